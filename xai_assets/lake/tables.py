@@ -1,0 +1,243 @@
+"""Names, columns, types and units of every table in the lake.
+
+Belongs here: the schema as data. Does not belong here: paths, reading, writing, SQL.
+
+`monitor` and `date` are part of each partition's path (`<table>/monitor=<name>/date=<YYYY-MM-DD>/part-0.parquet`)
+and are not repeated inside the file.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+UTC = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: polars type and what it holds, with its unit."""
+
+    name: str
+    dtype: pl.DataType | type[pl.DataType]
+    description: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `open_columns`: further columns follow per monitor (features, context, attributions)."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    open_columns: str = ""
+
+    @property
+    def schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
+        return {c.name: c.dtype for c in self.columns}
+
+
+def _table(name: str, description: str, *columns: tuple[str, pl.DataType | type[pl.DataType], str], more: str = "") -> Table:
+    return Table(name, description, tuple(Column(*c) for c in columns), more)
+
+
+REPLAY_LOG = _table(
+    "replay_log",
+    "One row per request that was replayed through both models.",
+    ("request_id", pl.String(), "identifier; unique within the day"),
+    ("requested_at", UTC, "time of the request, UTC"),
+    ("production_output", pl.Float64(), "output of the production model, in output units (probability or value)"),
+    ("experimental_output", pl.Float64(), "output of the experimental model, in output units"),
+    ("label", pl.Float64(), "truth where the log already knows it, else null"),
+    ("production_latency_ms", pl.Float64(), "time the production model took, milliseconds; null where not logged"),
+    ("experimental_latency_ms", pl.Float64(), "time the experimental model took, milliseconds; null where not logged"),
+    more="features (numeric Float32, categorical String, boolean Boolean), then context columns (String)",
+)
+QUARANTINE = _table(
+    "quarantine",
+    "Input rows that could not be used, whole, with the reason.",
+    ("source_file", pl.String(), "URI of the file"),
+    ("row_number", pl.Int64(), "1-based position of the row in that file, header not counted"),
+    ("reason", pl.String(), "why the row was not used"),
+    ("row_json", pl.String(), "the row as it was read: a JSON object, or the raw line where it could not be parsed"),
+)
+LABELS = _table(
+    "labels",
+    "Labels by the day on which they arrived.",
+    ("request_id", pl.String(), "request the label belongs to"),
+    ("label", pl.Float64(), "the truth"),
+)
+DIVERGENCE_SET = _table(
+    "divergence_set",
+    "Requests chosen to be explained, in the order of the replay log.",
+    ("row_index", pl.UInt32(), "0-based position of the request in the day's replay_log partition"),
+    ("request_id", pl.String(), "identifier"),
+    ("delta", pl.Float64(), "experimental minus production output, output units"),
+    ("is_divergent", pl.Boolean(), "one of the configured kinds of divergence applies"),
+    ("divergence_kind", pl.String(), "none, magnitude, decision_flip, or magnitude+decision_flip"),
+    ("inclusion_probability", pl.Float64(), "probability with which the request was chosen (π)"),
+)
+
+
+def _attributions(name: str) -> Table:
+    return _table(
+        name,
+        "SHAP values of one model for the requests of the divergence set, in the same order.",
+        ("request_id", pl.String(), "identifier"),
+        ("role", pl.String(), "production or experimental"),
+        ("model_version", pl.String(), "first 12 hex digits of the artifact's SHA-256"),
+        ("base_value", pl.Float64(), "expected margin, margin units"),
+        ("margin", pl.Float64(), "the model's own raw prediction, margin units"),
+        more="`phi_<feature>` per feature, Float32, margin units",
+    )
+
+
+PRODUCTION_ATTRIBUTIONS = _attributions("production_attributions")
+EXPERIMENTAL_ATTRIBUTIONS = _attributions("experimental_attributions")
+
+_HISTOGRAM_COLUMNS: tuple[tuple[str, pl.DataType | type[pl.DataType], str], ...] = (
+    ("role", pl.String(), "production, experimental, difference (δ), or input (feature values)"),
+    ("population", pl.String(), "all, or divergent"),
+    ("segment", pl.String(), "overall, or context=value"),
+    ("feature", pl.String(), "feature"),
+    ("bin", pl.Int16(), "cell number (see records.Edges); -1 is the moments row"),
+    ("row_count", pl.Float64(), "explained requests in the cell"),
+    ("weight", pl.Float64(), "Σw, requests represented (w = 1/π)"),
+    ("weight_squared", pl.Float64(), "Σw²"),
+    ("phi_sum", pl.Float64(), "Σwφ, margin units (role input: feature units)"),
+    ("abs_sum", pl.Float64(), "moments row only: Σw|φ|"),
+    ("squared_sum", pl.Float64(), "moments row only: Σwφ²"),
+)
+ATTRIBUTION_HISTOGRAMS = _table(
+    "attribution_histograms", "Daily histograms over the reference's cells; empty cells are left out.", *_HISTOGRAM_COLUMNS
+)
+REFERENCE_PROFILE = _table(
+    "reference_profile",
+    "What normal looks like: the cells' borders and the histograms of the reference days. Not partitioned by day.",
+    *_HISTOGRAM_COLUMNS,
+    ("cuts", pl.List(pl.Float64()), "moments row of population all, segment overall only: the cells' borders"),
+)
+DRIFT_SCORES = _table(
+    "drift_scores",
+    "How far each feature's histogram moved from the reference, per role, population, segment and window.",
+    ("role", pl.String(), "production, experimental, difference, or input"),
+    ("population", pl.String(), "all, or divergent"),
+    ("segment", pl.String(), "overall, or context=value"),
+    ("feature", pl.String(), "feature, or * for all together"),
+    ("window_days", pl.Int16(), "days in the window, ending on this day"),
+    ("row_count", pl.Int64(), "explained requests in the window"),
+    ("n_effective", pl.Float64(), "(Σw)²/Σw² of the window"),
+    ("n_effective_reference", pl.Float64(), "(Σw)²/Σw² of the reference"),
+    ("psi_nats", pl.Float64(), "population stability index, nats"),
+    ("psi_corrected_nats", pl.Float64(), "psi_nats minus its mean without drift, nats"),
+    ("psi_complement_nats", pl.Float64(), "corrected PSI of everybody outside the segment, nats; null for overall"),
+    ("jensen_shannon", pl.Float64(), "Jensen–Shannon distance, 0–1"),
+    ("kullback_leibler_bits", pl.Float64(), "Kullback–Leibler divergence, bits"),
+    ("kolmogorov_smirnov", pl.Float64(), "largest difference of the distribution functions at the borders, 0–1"),
+    ("wasserstein", pl.Float64(), "W₁ between cell means, margin units (role input: feature units)"),
+    ("hellinger", pl.Float64(), "Hellinger distance, 0–1"),
+    ("l_infinity", pl.Float64(), "largest difference of a cell's share, 0–1"),
+    ("importance", pl.Float64(), "mean |φ| in the window, margin units"),
+    ("importance_reference", pl.Float64(), "mean |φ| in the reference, margin units"),
+    ("importance_ratio", pl.Float64(), "importance / importance_reference"),
+    ("importance_share", pl.Float64(), "share of the feature in Σ mean |φ|, the larger of window and reference, 0–1"),
+    ("missing_share", pl.Float64(), "share of null in the window, 0–1"),
+    ("missing_share_reference", pl.Float64(), "share of null in the reference, 0–1"),
+    ("outside_share", pl.Float64(), "share below or above the reference's range; an unseen category counts, 0–1"),
+    ("outside_share_reference", pl.Float64(), "the same in the reference, 0–1"),
+    ("is_constant", pl.Boolean(), "one single cell holds the window where the reference used several"),
+    ("ndcg", pl.Float64(), "ranking agreement of mean |φ| with the reference, 0–1; on the row of feature * only"),
+    ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
+    ("rule", pl.String(), "which rule decided, in words"),
+)
+LABEL_SCORES = _table(
+    "label_scores",
+    "Whether the relation between features and the truth changed, from labels that had arrived by this day.",
+    ("role", pl.String(), "production, or experimental"),
+    ("segment", pl.String(), "overall, or context=value"),
+    ("feature", pl.String(), "feature over whose cells residuals were compared, or * for the whole"),
+    ("window_days", pl.Int16(), "days of label arrival in the window, ending on this day"),
+    ("label_count", pl.Int64(), "labelled requests in the window"),
+    ("residual_shift", pl.Float64(), "root mean square change of the mean residual over the cells, output units"),
+    ("z_score", pl.Float64(), "standardised evidence that residuals changed, normal units"),
+    ("metric", pl.String(), "auc, or mae"),
+    ("metric_value", pl.Float64(), "metric in the window; on the row of feature * only"),
+    ("metric_reference", pl.Float64(), "metric over the reference; on the row of feature * only"),
+    ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
+    ("rule", pl.String(), "which rule decided, in words"),
+)
+DRIFT_ALERTS = _table(
+    "drift_alerts",
+    "State of every alert as of this day.",
+    ("fingerprint", pl.String(), "identity of the alert: role, feature, segment, cause"),
+    ("state", pl.String(), "open (first day), ongoing, resolved"),
+    ("severity", pl.String(), "noted, warning, critical"),
+    ("cause", pl.String(), "input_fault, population_moved, use_changed, relation_changed"),
+    ("role", pl.String(), "production, experimental, difference"),
+    ("feature", pl.String(), "feature"),
+    ("segment", pl.String(), "overall, or context=value"),
+    ("window_days", pl.Int16(), "window in which it shows"),
+    ("first_exceeded_on", pl.Date(), "first day over the floor"),
+    ("opened_on", pl.Date(), "day on which the alert opened"),
+    ("last_seen_on", pl.Date(), "last day over the floor"),
+    ("effect", pl.Float64(), "size of the effect on the last day it was seen, in effect_unit"),
+    ("effect_unit", pl.String(), "unit of the effect"),
+    ("sentence", pl.String(), "the finding, as a sentence"),
+    ("moved_with", pl.List(pl.String()), "features whose attributions moved as a consequence"),
+)
+RECOMMENDATIONS = _table(
+    "recommendations",
+    "What to do as of this day, with the evidence.",
+    ("recommendation_id", pl.String(), "identity: action, target, and the alerts that opened it"),
+    ("action", pl.String(), "retrain, reduce_traffic, investigate_upstream, none"),
+    ("target", pl.String(), "production, experimental, upstream, or -"),
+    ("focus_features", pl.List(pl.String()), "features concerned"),
+    ("focus_segments", pl.List(pl.String()), "segments concerned"),
+    ("opened_on", pl.Date(), "day on which it was first recommended"),
+    ("evidence", pl.String(), "why, as a sentence"),
+    ("alert_fingerprints", pl.List(pl.String()), "the alerts behind it"),
+    ("state", pl.String(), "open, or held (with the reason in the evidence)"),
+)
+MODEL_VERSIONS = _table(
+    "model_versions",
+    "Registered artifacts. Not partitioned by day; only grows.",
+    ("registered_at", UTC, "time of registration, UTC"),
+    ("role", pl.String(), "role the candidate is meant for"),
+    ("sha256", pl.String(), "SHA-256 of the artifact"),
+    ("artifact", pl.String(), "path of the artifact"),
+    ("recommendation_id", pl.String(), "recommendation that asked for it"),
+    ("trained_from", pl.Date(), "first day of the training rows"),
+    ("trained_to", pl.Date(), "last day of the training rows"),
+    ("tested_from", pl.Date(), "first day of the held-out rows"),
+    ("tested_to", pl.Date(), "last day of the held-out rows"),
+    ("train_rows", pl.Int64(), "rows trained on"),
+    ("test_rows", pl.Int64(), "rows held out"),
+    ("focus_segments", pl.List(pl.String()), "segments weighted up"),
+    ("focus_features", pl.List(pl.String()), "features that drifted"),
+    ("metric", pl.String(), "auc, or rmse"),
+    ("candidate_metric", pl.Float64(), "metric of the candidate on the held-out rows"),
+    ("incumbent_metric", pl.Float64(), "metric of the model in service on the same rows"),
+    ("decision", pl.String(), "better, or not_better"),
+    ("provenance", pl.String(), "hash of configuration, incumbent artifact and code version"),
+)
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        REPLAY_LOG,
+        QUARANTINE,
+        LABELS,
+        DIVERGENCE_SET,
+        PRODUCTION_ATTRIBUTIONS,
+        EXPERIMENTAL_ATTRIBUTIONS,
+        REFERENCE_PROFILE,
+        ATTRIBUTION_HISTOGRAMS,
+        DRIFT_SCORES,
+        LABEL_SCORES,
+        DRIFT_ALERTS,
+        RECOMMENDATIONS,
+        MODEL_VERSIONS,
+    )
+}
+UNPARTITIONED = frozenset(("reference_profile", "model_versions"))
+PHI = "phi_"
+"""Prefix of attribution columns."""
