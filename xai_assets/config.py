@@ -59,13 +59,18 @@ class ColumnsConfig:
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """Labels that arrive later: one file (or glob) per day of arrival, joined by `request_id`."""
+    """Labels that arrive later: one file (or glob) per day of arrival, joined by `request_id`.
+
+    `complete_after_days`: days after a request by which its label is there whatever it is. Only then can
+    residuals of a day be compared: where one outcome is known sooner than the other, earlier labels are biased.
+    Without it labels serve retraining only.
+    """
 
     path: str
     format: Literal["parquet", "csv", "jsonl"] | None = None
     request_id: str = "request_id"
     label: str = "label"
-    max_delay_days: int = 60
+    complete_after_days: int | None = None
 
 
 @dataclass(frozen=True)
