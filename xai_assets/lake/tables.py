@@ -36,7 +36,9 @@ class Table:
         return {c.name: c.dtype for c in self.columns}
 
 
-def _table(name: str, description: str, *columns: tuple[str, pl.DataType | type[pl.DataType], str], more: str = "") -> Table:
+def _table(
+    name: str, description: str, *columns: tuple[str, pl.DataType | type[pl.DataType], str], more: str = ""
+) -> Table:
     return Table(name, description, tuple(Column(*c) for c in columns), more)
 
 
@@ -59,6 +61,11 @@ QUARANTINE = _table(
     ("row_number", pl.Int64(), "1-based position of the row in that file, header not counted"),
     ("reason", pl.String(), "why the row was not used"),
     ("row_json", pl.String(), "the row as it was read: a JSON object, or the raw line where it could not be parsed"),
+)
+LABEL_QUARANTINE = Table(
+    "label_quarantine",
+    "Label rows that could not be used, whole, with the reason.",
+    QUARANTINE.columns,
 )
 LABELS = _table(
     "labels",
@@ -108,7 +115,9 @@ _HISTOGRAM_COLUMNS: tuple[tuple[str, pl.DataType | type[pl.DataType], str], ...]
     ("squared_sum", pl.Float64(), "moments row only: Σwφ²"),
 )
 ATTRIBUTION_HISTOGRAMS = _table(
-    "attribution_histograms", "Daily histograms over the reference's cells; empty cells are left out.", *_HISTOGRAM_COLUMNS
+    "attribution_histograms",
+    "Daily histograms over the reference's cells; empty cells are left out.",
+    *_HISTOGRAM_COLUMNS,
 )
 REFERENCE_PROFILE = _table(
     "reference_profile",
@@ -238,6 +247,7 @@ TABLES: dict[str, Table] = {
         REPLAY_LOG,
         QUARANTINE,
         LABELS,
+        LABEL_QUARANTINE,
         DIVERGENCE_SET,
         PRODUCTION_ATTRIBUTIONS,
         EXPERIMENTAL_ATTRIBUTIONS,
