@@ -1,0 +1,225 @@
+"""Counting attributions into the reference's cells: one pass over the rows, blocks that add.
+
+Belongs here: empty blocks, accumulation, addition, window totals. Does not belong here: choosing borders (see
+`edges`), distances between histograms (see `drift`).
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xai_assets.errors import StatisticsError, nearest
+from xai_assets.records import Edges, Float64, HistogramBlock
+
+_log = logging.getLogger(__name__)
+_CELL_ARRAYS = ("row_count", "weight", "weight_squared", "phi_sum")
+_MOMENT_ARRAYS = ("abs_sum", "squared_sum")
+
+
+def empty_block(segments: Sequence[str], edges: Sequence[Edges]) -> HistogramBlock:
+    """Zeros for S segments × d features × K cells, K being the largest number of cells of any feature.
+
+    >>> block = empty_block(["overall"], [Edges("age", np.array([0.0, 50.0, 100.0]))])
+    >>> block.weight.shape
+    (1, 1, 5)
+    """
+    names = tuple(segments)
+    if len(set(names)) < len(names):
+        raise StatisticsError("segments of a block repeat", expected="different names", found=", ".join(names))
+    shape = (len(names), len(edges), max((e.cells for e in edges), default=3))
+    cells = {name: np.zeros(shape) for name in _CELL_ARRAYS}
+    moments = {name: np.zeros(shape[:2]) for name in _MOMENT_ARRAYS}
+    return HistogramBlock(names, tuple(e.feature for e in edges), **cells, **moments)
+
+
+def accumulate(
+    block: HistogramBlock,
+    edges: Sequence[Edges],
+    values: npt.NDArray[np.floating],
+    weights: npt.NDArray[np.floating],
+    segment_codes: npt.NDArray[np.integer],
+) -> None:
+    """Add rows to `block`, in place.
+
+    Parameters
+    ----------
+    block, edges
+        Where to count, and the borders it was made with (`empty_block`).
+    values
+        float [n, d]. NaN goes to the null cell; an infinity to below or above, and into no sum of φ.
+        float32 is compared with the borders in float64.
+    weights
+        float [n], w = 1/π: finite and ≥ 0.
+    segment_codes
+        integer [n, C]: position in `block.segments`, or −1 for none. A column of the code of `overall` belongs
+        to it; nothing is added to `overall` by itself.
+
+    Raises
+    ------
+    StatisticsError
+        On shapes that do not fit, codes outside the block, or weights that are negative or not finite.
+        The block is then unchanged.
+
+    Notes
+    -----
+    One thread, rows in order: the sums do not depend on the machine. 1,000,000 rows × 50 features × 4 segment
+    columns take about 2 s after the first call has compiled the kernel.
+    """
+    weight = _check_rows(block, edges, values, weights, segment_codes)
+    cuts, lengths = _padded_cuts(edges)
+    segments, features, cells = block.weight.shape
+    # One cell's six sums lie in one cache line of eight numbers; separate arrays would cost six.
+    sums = np.zeros((features, segments, cells, 8))
+    floats = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    codes = np.ascontiguousarray(segment_codes, dtype=np.int32)
+    kernel = _kernel()
+    for start in range(0, len(floats), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        by_feature = np.ascontiguousarray(floats[rows].T)
+        kernel(by_feature, weight[rows], codes[rows], cuts, lengths, sums)
+    by_segment = sums.transpose(1, 0, 2, 3)
+    for position, name in enumerate(_CELL_ARRAYS):
+        getattr(block, name)[...] += by_segment[..., position]
+    for position, name in enumerate(_MOMENT_ARRAYS, start=len(_CELL_ARRAYS)):
+        getattr(block, name)[...] += by_segment[..., position].sum(axis=2)
+
+
+_CHUNK_ROWS = 8_192
+
+
+def add_blocks(a: HistogramBlock, b: HistogramBlock) -> HistogramBlock:
+    """Sum of two blocks over the same features and borders; a segment known to one only is kept.
+
+    Segments come in the order of `a`, then those that only `b` has.
+    """
+    if a.features != b.features or a.weight.shape[2] != b.weight.shape[2]:
+        raise StatisticsError(
+            "blocks with other features or borders cannot be added",
+            expected=f"{a.features} with {a.weight.shape[2]} cells",
+            found=f"{b.features} with {b.weight.shape[2]} cells",
+        )
+    names = a.segments + tuple(s for s in b.segments if s not in set(a.segments))
+    left, right = align_segments(a, names), align_segments(b, names)
+    sums = {name: getattr(left, name) + getattr(right, name) for name in (*_CELL_ARRAYS, *_MOMENT_ARRAYS)}
+    return HistogramBlock(names, a.features, **sums)
+
+
+def align_segments(block: HistogramBlock, segments: Sequence[str]) -> HistogramBlock:
+    """The same block with its segments in the order of `segments`; missing ones are zeros, others are dropped."""
+    where = {name: i for i, name in enumerate(block.segments)}
+    taken = np.array([where.get(s, -1) for s in segments], dtype=np.int64)
+    arrays: dict[str, Any] = {}
+    for f in fields(block):
+        if f.name not in ("segments", "features"):
+            source: Float64 = getattr(block, f.name)
+            arrays[f.name] = np.zeros((len(taken), *source.shape[1:]))
+            arrays[f.name][taken >= 0] = source[taken[taken >= 0]]
+    return HistogramBlock(tuple(segments), block.features, **arrays)
+
+
+def segment_position(block: HistogramBlock, segment: str) -> int:
+    """Index of a segment by name; StatisticsError names the nearest one."""
+    if segment not in block.segments:
+        raise StatisticsError(f"segment '{segment}' is not in the block", next_step=nearest(segment, block.segments))
+    return block.segments.index(segment)
+
+
+def _count_rows(
+    values: Any, weights: Any, codes: Any, cuts: Any, lengths: Any, sums: Any
+) -> None:  # compiled by `_kernel`; plain loops on purpose
+    features, rows = values.shape
+    columns = codes.shape[1]
+    steps = (cuts.shape[1] + 1) // 2
+    for j in range(features):
+        length = lengths[j]
+        inner = max(length - 1, 0)
+        for i in range(rows):
+            x = float(values[j, i])
+            phi = x if np.isfinite(x) else 0.0
+            if np.isnan(x):
+                cell = inner + 2
+            elif length == 0 or x > cuts[j, length - 1]:
+                cell = inner + 1
+            elif x < cuts[j, 0]:
+                cell = 0
+            elif x == cuts[j, length - 1]:
+                cell = inner
+            else:
+                # Number of cuts up to x. Without branches: guessing them wrong took half of the time.
+                cell = 0
+                step = steps
+                while step > 0:
+                    cell += step * (cuts[j, cell + step - 1] <= x)
+                    step //= 2
+            w = weights[i]
+            for c in range(columns):
+                g = codes[i, c]
+                if g >= 0:
+                    target = sums[j, g, cell]
+                    target[0] += 1.0
+                    target[1] += w
+                    target[2] += w * w
+                    target[3] += w * phi
+                    target[4] += w * abs(phi)
+                    target[5] += w * phi * phi
+
+
+@functools.cache
+def _kernel() -> Callable[..., None]:
+    """The compiled loop. Where no cache folder can be written it is compiled for this process alone."""
+    import numba
+
+    sample = (np.zeros((1, 1), np.float32), np.ones(1), np.zeros((1, 1), np.int32))
+    into = (np.zeros((1, 3)), np.array([2]), np.zeros((1, 1, 4, 8)))
+    try:
+        kernel = numba.njit(cache=True, nogil=True)(_count_rows)
+        kernel(*sample, *into)
+    except (RuntimeError, OSError) as problem:
+        _log.warning("the histogram kernel is compiled anew in each process: its cache cannot be used (%s)", problem)
+        kernel = numba.njit(nogil=True)(_count_rows)
+        kernel(*sample, *into)
+    compiled: Callable[..., None] = kernel
+    return compiled
+
+
+def _padded_cuts(edges: Sequence[Edges]) -> tuple[Float64, npt.NDArray[np.int64]]:
+    """Borders side by side, filled up with infinity to 2^k − 1, which the halving search of the kernel needs."""
+    lengths = np.array([len(e.cuts) for e in edges], dtype=np.int64)
+    longest = max(int(lengths.max(initial=0)), 1)
+    cuts = np.full((len(edges), 2 ** longest.bit_length() - 1), np.inf)
+    for j, e in enumerate(edges):
+        cuts[j, : len(e.cuts)] = e.cuts
+    return cuts, lengths
+
+
+def _check_rows(
+    block: HistogramBlock,
+    edges: Sequence[Edges],
+    values: npt.NDArray[np.floating],
+    weights: npt.NDArray[np.floating],
+    codes: npt.NDArray[np.integer],
+) -> Float64:
+    names = tuple(e.feature for e in edges)
+    if names != block.features or max((e.cells for e in edges), default=3) != block.weight.shape[2]:
+        raise StatisticsError("borders are not those of the block", expected=str(block.features), found=str(names))
+    if values.ndim != 2 or values.shape[1] != len(names):
+        raise StatisticsError("values have the wrong shape", expected=f"[n, {len(names)}]", found=str(values.shape))
+    weight = np.ascontiguousarray(weights, dtype=np.float64)
+    if weight.shape != (len(values),) or not np.all(np.isfinite(weight) & (weight >= 0)):
+        raise StatisticsError("weights are wrong", expected=f"{len(values)} finite numbers from 0")
+    if codes.ndim != 2 or len(codes) != len(values):
+        raise StatisticsError(
+            "segment codes have the wrong shape", expected=f"[{len(values)}, C]", found=str(codes.shape)
+        )
+    if codes.size and (codes.min() < -1 or codes.max() >= len(block.segments)):
+        raise StatisticsError(
+            "a segment code is outside the block",
+            expected=f"-1…{len(block.segments) - 1}",
+            found=f"{codes.min()}…{codes.max()}",
+        )
+    return weight
