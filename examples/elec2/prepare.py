@@ -10,28 +10,24 @@ import argparse
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-import pandas
 import polars as pl
-import xgboost
-from sklearn.metrics import roc_auc_score
 
 from xai_assets.errors import SourceError
-from xai_assets.records import FeatureSpec, Float64
+from xai_assets.models.artifact import Model, load_model
+from xai_assets.models.training import TrainSettings, score_outputs, train_classifier
+from xai_assets.records import FeatureSpec
 
 TRAINED_ON = {"production": (0, 17_424), "experimental": (17_424, 30_000)}
 """Rows, the end not included. In the first 17,424 half-hours `vic_price`, `vic_demand` and `transfer` never change:
 a model trained there cannot split on them, so its attributions to them are exactly 0. The experimental model can."""
 REPLAYED_FROM = 30_000
-CONSTANT_IN_PRODUCTION = ("vic_price", "vic_demand", "transfer")
 
 NUMERIC = ("period", "nsw_price", "nsw_demand", "vic_price", "vic_demand", "transfer")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 FEATURES = (*(FeatureSpec(name, "numeric") for name in NUMERIC), FeatureSpec("day_of_week", "categorical", WEEKDAYS))
 
 HALF_HOURS_A_DAY = 48
-TREES = {"objective": "binary:logistic", "max_depth": 4, "eta": 0.3, "tree_method": "hist", "seed": 0}
-ROUNDS = 60
+SMALL = TrainSettings(rounds=60, parameters={"max_depth": 4, "eta": 0.3})
 
 
 def read_half_hours(path: Path) -> pl.DataFrame:
@@ -62,27 +58,12 @@ def read_half_hours(path: Path) -> pl.DataFrame:
     )
 
 
-def train(rows: pl.DataFrame, path: Path) -> xgboost.Booster:
-    """A small gradient-boosted model of the price going up, saved with its categories."""
-    booster = xgboost.train(TREES, _matrix(rows), num_boost_round=ROUNDS)
+def train(rows: pl.DataFrame, path: Path) -> Model:
+    """A small gradient-boosted model of the price going up, saved with the levels of `day_of_week`."""
+    artifact = train_classifier(rows, rows["label"].to_numpy(), None, FEATURES, settings=SMALL)
     path.parent.mkdir(parents=True, exist_ok=True)
-    booster.save_model(path)
-    return booster
-
-
-def probability(booster: xgboost.Booster, rows: pl.DataFrame) -> Float64:
-    return booster.predict(_matrix(rows)).astype(np.float64)
-
-
-def contributions(booster: xgboost.Booster, rows: pl.DataFrame) -> Float64:
-    """SHAP values [n, features + 1], margin units; the last column is the base value."""
-    return booster.predict(_matrix(rows), pred_contribs=True).astype(np.float64)
-
-
-def _matrix(rows: pl.DataFrame) -> xgboost.DMatrix:
-    features = rows.select(f.name for f in FEATURES).to_pandas()
-    features["day_of_week"] = pandas.Categorical(features["day_of_week"], categories=list(WEEKDAYS))
-    return xgboost.DMatrix(features, rows["label"].to_numpy(), enable_categorical=True)
+    path.write_bytes(artifact.raw)
+    return load_model(path, sha256=artifact.sha256, features=FEATURES)
 
 
 def write_days(frame: pl.DataFrame, day: pl.Expr, folder: Path) -> int:
@@ -104,12 +85,14 @@ def prepare(source: Path, out: Path) -> dict[str, float]:
     labels = replayed.select("request_id", "label", "requested_at")
     known_on = day + timedelta(days=1)
     found["days of labels"] = write_days(labels, known_on, out / "labels")
-    outputs = {}
+    outputs, truth = {}, replayed["label"].to_numpy()
     for role, (first, end) in TRAINED_ON.items():
-        booster = train(rows[first:end], out / "models" / f"{role}.ubj")
-        outputs[role] = probability(booster, replayed)
+        model = train(rows[first:end], out / "models" / f"{role}.ubj")
+        outputs[role] = model.predict_output(model.encode(replayed))
         found[f"{role}: half-hours trained on"] = end - first
-        found[f"{role}: AUC on the replayed days"] = float(roc_auc_score(replayed["label"].to_numpy(), outputs[role]))
+        found[f"{role}: AUC on the replayed days"] = score_outputs(outputs[role], truth, is_classifier=True).metrics[
+            "auc"
+        ]
     differ = (outputs["production"] > 0.5) != (outputs["experimental"] > 0.5)
     found["share of replayed half-hours decided differently"] = float(differ.mean())
     return found

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
-import pandas
 import polars as pl
-import xgboost
-from sklearn.metrics import roc_auc_score
 
 from xai_assets.errors import SourceError
+from xai_assets.models.artifact import Model, load_model
+from xai_assets.models.training import TrainSettings, evaluate, train_classifier
 from xai_assets.records import FeatureSpec
 
 MONITORED = (date(2016, 4, 1), date(2017, 1, 31))
@@ -91,8 +90,7 @@ MONTHS = (
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 SECONDS_A_DAY = 86_400
-TREES = {"objective": "binary:logistic", "max_depth": 5, "eta": 0.15, "tree_method": "hist", "seed": 0}
-ROUNDS = 100
+SMALL = TrainSettings(rounds=100, parameters={"max_depth": 5, "eta": 0.15})
 
 
 def read_bookings(path: Path) -> pl.DataFrame:
@@ -172,23 +170,16 @@ def write_days(frame: pl.DataFrame, day: pl.Expr, folder: Path) -> int:
     return len(parts)
 
 
-def train(bookings: pl.DataFrame, path: Path) -> xgboost.Booster:
-    """A small gradient-boosted model of cancellation, categorical features native, saved with its categories."""
-    booster = xgboost.train(TREES, _matrix(bookings), num_boost_round=ROUNDS)
+def train(bookings: pl.DataFrame, path: Path) -> Model:
+    """A small gradient-boosted model of cancellation, categorical features native, saved with its levels."""
+    artifact = train_classifier(bookings, bookings["label"].to_numpy(), None, FEATURES, settings=SMALL)
     path.parent.mkdir(parents=True, exist_ok=True)
-    booster.save_model(path)
-    return booster
+    path.write_bytes(artifact.raw)
+    return load_model(path, sha256=artifact.sha256, features=FEATURES)
 
 
-def auc(booster: xgboost.Booster, bookings: pl.DataFrame) -> float:
-    return float(roc_auc_score(bookings["label"].to_numpy(), booster.predict(_matrix(bookings))))
-
-
-def _matrix(bookings: pl.DataFrame) -> xgboost.DMatrix:
-    features = bookings.select(f.name for f in FEATURES).to_pandas()
-    for name, levels in LEVELS.items():
-        features[name] = pandas.Categorical(features[name], categories=list(levels))
-    return xgboost.DMatrix(features, bookings["label"].to_numpy(), enable_categorical=True)
+def auc(model: Model, bookings: pl.DataFrame) -> float:
+    return evaluate(model, bookings, bookings["label"].to_numpy()).metrics["auc"]
 
 
 def prepare(source: Path, out: Path) -> dict[str, float]:
@@ -202,10 +193,10 @@ def prepare(source: Path, out: Path) -> dict[str, float]:
     found["days of labels"] = write_days(labels, pl.col("known_on"), out / "labels")
     for role, days in TRAINED_ON.items():
         training = booked_between(bookings, *days)
-        booster = train(training, out / "models" / f"{role}.ubj")
+        model = train(training, out / "models" / f"{role}.ubj")
         found[f"{role}: bookings trained on"] = training.height
-        found[f"{role}: AUC, all monitored days"] = auc(booster, monitored)
-        found[f"{role}: AUC, from 2016-07-01 on"] = auc(booster, booked_between(monitored, *UNSEEN))
+        found[f"{role}: AUC, all monitored days"] = auc(model, monitored)
+        found[f"{role}: AUC, from 2016-07-01 on"] = auc(model, booked_between(monitored, *UNSEEN))
     return found
 
 

@@ -12,6 +12,7 @@ import xgboost
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import SourceError
+from xai_assets.models.artifact import load_model
 
 FIRST, LAST = date(1998, 1, 22), date(1998, 12, 6)
 
@@ -19,11 +20,14 @@ FIRST, LAST = date(1998, 1, 22), date(1998, 12, 6)
 @pytest.fixture(scope="module")
 def attributions(elec2):
     """SHAP values [n, 7] of both stored models for the replayed rows, base value left out."""
-    replayed = elec2.module.read_half_hours(elec2.source)[30_000:]
-    values = {}
+    log, values = elec2.stored("logs"), {}
     for role in ("production", "experimental"):
-        booster = xgboost.Booster(model_file=elec2.out / "models" / f"{role}.ubj")
-        values[role] = elec2.module.contributions(booster, replayed)[:, :-1]
+        model = load_model(elec2.out / "models" / f"{role}.ubj", features=elec2.module.FEATURES)
+        types = ["c" if f.kind == "categorical" else "float" for f in model.features]
+        rows = xgboost.DMatrix(
+            model.encode(log), feature_names=list(model.feature_names), feature_types=types, enable_categorical=True
+        )
+        values[role] = model.booster.predict(rows, pred_contribs=True)[:, :-1]
     return values
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import xgboost
+from sklearn.metrics import roc_auc_score
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import SourceError
+from xai_assets.models.artifact import load_model
 
 FIRST, LAST = date(2016, 4, 1), date(2017, 1, 31)
 # Named in the description of the data as known only after the booking; the label itself is the last.
@@ -85,13 +86,20 @@ def test_models_are_trained_on_the_bookings_of_their_months(hotel, by_hand):
 
 
 def test_models_load_with_the_features_and_categories_of_the_example(hotel):
+    config = MonitorConfig.from_mapping("hotel_bookings", hotel.attributes, hotel.root)
+    for section in (config.models.production, config.models.experimental):
+        model = load_model(config.resolve(section.path), features=config.features)
+        assert model.features == hotel.module.FEATURES
+        assert model.booster.num_boosted_rounds() <= 100
+
+
+def test_replaying_the_logs_gives_the_auc_that_was_measured_on_the_bookings(hotel):
+    rows = hotel.stored("logs").join(hotel.stored("labels").drop("file_date"), on="request_id", validate="1:1")
     for role in ("production", "experimental"):
-        booster = xgboost.Booster(model_file=hotel.out / "models" / f"{role}.ubj")
-        assert booster.feature_names == [f.name for f in hotel.module.FEATURES]
-        assert booster.num_boosted_rounds() <= 100
-        stored = booster.get_categories(export_to_arrow=True).to_arrow()
-        levels = {name: tuple(column.to_pylist()) for name, column in stored if column is not None}
-        assert levels == {f.name: f.categories for f in hotel.module.FEATURES if f.kind == "categorical"}
+        model = load_model(hotel.out / "models" / f"{role}.ubj", features=hotel.module.FEATURES)
+        replayed = model.predict_output(model.encode(rows))
+        found = hotel.found[f"{role}: AUC, all monitored days"]
+        assert roc_auc_score(rows["label"], replayed) == pytest.approx(found, abs=1e-6)
 
 
 def test_models_are_useful_on_bookings_neither_has_seen(hotel):
