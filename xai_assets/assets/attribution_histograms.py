@@ -1,0 +1,43 @@
+"""Stage 5: daily histograms over the reference's cells, the memory of the system."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from xai_assets import stage
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.histograms import write_day_histograms
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.reference import load_profile
+from xai_assets.lake.store import Lake
+from xai_assets.stats.divergence import summarize
+
+TABLE = "attribution_histograms"
+
+
+def build(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `attribution_histograms` asset of a monitor."""
+    deps = ["production_attributions", "experimental_attributions", "reference_profile"]
+    arguments = stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"})
+
+    @dg.asset(**arguments, output_required=False)
+    def attribution_histograms(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            profile = load_profile(monitor)
+            blocks = write_day_histograms(monitor, day, profile, provenance)
+            return {
+                "dagster/partition_row_count": lake.row_count(TABLE, config.name, day),
+                "profile_hash": profile.profile_hash,
+                "why_the_models_differ": stage.table_of(pl.DataFrame(summarize(blocks, "divergent"))),
+            }
+
+        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+
+    return attribution_histograms

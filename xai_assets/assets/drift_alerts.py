@@ -1,0 +1,58 @@
+"""Stage 7: the state of every alert as of a day, a pure fold over the stored scores."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from xai_assets import stage
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.decisions import AlertFolder
+from xai_assets.flow.monitor import Monitor
+from xai_assets.lake.store import Lake
+
+TABLE = "drift_alerts"
+
+
+def build(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `drift_alerts` asset of a monitor; drift shows as a check with severity WARN that blocks nothing."""
+    deps = ["drift_scores"] + (["label_scores"] if _labelled(config) else [])
+    key = stage.asset_key(config, TABLE)
+    drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
+
+    @dg.asset(
+        **stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"}), check_specs=[drift], output_required=False
+    )
+    def drift_alerts(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+        folder = AlertFolder(monitor)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            alerts = folder.write_day(day, provenance)
+            shown = alerts.select("state", "severity", "cause", "role", "feature", "segment", "sentence")
+            active = alerts.filter(pl.col("state") != "resolved").height
+            return {"dagster/partition_row_count": alerts.height, "active": active, "alerts": stage.table_of(shown)}
+
+        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        last = date.fromisoformat(context.partition_keys[-1])
+        stored = lake.exists(TABLE, config.name, last)
+        rows = lake.read(TABLE, config.name, last) if stored else pl.DataFrame(schema={"state": pl.String})
+        active = rows.filter(pl.col("state") != "resolved")
+        sentences = active["sentence"].to_list() if stored else []
+        yield dg.AssetCheckResult(
+            passed=active.is_empty(),
+            check_name=drift.name,
+            asset_key=key,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"day": str(last), "alerts": sentences},
+        )
+
+    return drift_alerts
+
+
+def _labelled(config: MonitorConfig) -> bool:
+    return config.labels is not None and config.labels.complete_after_days is not None

@@ -1,0 +1,47 @@
+"""Stage 6: how far every feature moved from the reference, per role, population, segment and window."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from xai_assets import stage
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.scoring import Scorer
+from xai_assets.lake.store import Lake
+
+TABLE = "drift_scores"
+
+
+def build(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `drift_scores` asset of a monitor."""
+    deps = ["attribution_histograms", "reference_profile"]
+    arguments = stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"})
+
+    @dg.asset(**arguments, output_required=False)
+    def drift_scores(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+        scorer = Scorer(monitor)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            return _metadata(scorer.score_day(day, provenance))
+
+        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+
+    return drift_scores
+
+
+def _metadata(scores: pl.DataFrame) -> Mapping[str, Any]:
+    shown = ["role", "segment", "feature", "window_days", "psi_corrected_nats", "importance_ratio", "severity"]
+    worst = scores.filter((pl.col("population") == "all") & pl.col("severity").is_in(["noted", "warning", "critical"]))
+    counts = dict(scores.group_by("severity").len().sort("severity").iter_rows())
+    return {
+        "dagster/partition_row_count": scores.height,
+        "severities": counts,
+        "largest_shifts": stage.table_of(worst.sort("psi_corrected_nats", descending=True).select(shown)),
+    }

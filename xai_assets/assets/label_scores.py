@@ -1,0 +1,54 @@
+"""Stage 6b: whether features still mean for the truth what they meant, from labels that are complete."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from xai_assets import stage
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.residuals import LabelScorer, write_day_residuals
+from xai_assets.lake.store import Lake
+
+RESIDUALS, SCORES = "residual_histograms", "label_scores"
+
+
+def build_residuals(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `residual_histograms` asset: sums of residuals for the day whose labels became complete."""
+    deps = ["labels", "replay_log", "reference_profile"]
+
+    @dg.asset(**stage.asset_arguments(config, RESIDUALS, deps=deps, kinds={"parquet"}), output_required=False)
+    def residual_histograms(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            return write_day_residuals(monitor, day, provenance)
+
+        yield from stage.run_days(context, monitor, RESIDUALS, compute, force=settings.force)
+
+    return residual_histograms
+
+
+def build(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `label_scores` asset of a monitor."""
+
+    @dg.asset(**stage.asset_arguments(config, SCORES, deps=[RESIDUALS], kinds={"parquet"}), output_required=False)
+    def label_scores(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+        scorer = LabelScorer(monitor)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            scores = scorer.score_day(day, provenance)
+            worst = scores.sort("z_score", descending=True, nulls_last=True)
+            shown = ["role", "segment", "feature", "window_days", "label_count", "residual_shift", "z_score", "severity"]
+            return {"dagster/partition_row_count": scores.height, "largest_shifts": stage.table_of(worst.select(shown))}
+
+        yield from stage.run_days(context, monitor, SCORES, compute, force=settings.force)
+
+    return label_scores

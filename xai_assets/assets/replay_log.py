@@ -1,0 +1,99 @@
+"""Stage 1: a day's source files become validated, de-duplicated rows; what cannot be used goes to quarantine."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from xai_assets import stage
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.replay import ingest
+from xai_assets.lake.store import Lake
+from xai_assets.records import IngestReport
+
+TABLE = "replay_log"
+
+
+def build(config: MonitorConfig) -> dg.AssetsDefinition:
+    """The `replay_log` asset of a monitor, with its data-integrity checks."""
+    key = stage.asset_key(config, TABLE)
+    specs = [
+        dg.AssetCheckSpec("source_present", asset=key, description="Every day of the run has source files."),
+        dg.AssetCheckSpec(
+            "quarantine_share",
+            asset=key,
+            blocking=True,
+            description=f"At most {config.source.quarantine_limit_share:.1%} of a day's rows are unusable.",
+        ),
+        dg.AssetCheckSpec("duplicates", asset=key, description="Each request appears once in the source files."),
+        dg.AssetCheckSpec(
+            "replay_matches_log",
+            asset=key,
+            description="Recomputed outputs equal the logged ones; a difference means two feature pipelines.",
+        ),
+    ]
+
+    @dg.asset(**stage.asset_arguments(config, TABLE, deps=[], kinds={"parquet", "polars"}), check_specs=specs, output_required=False)
+    def replay_log(
+        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[Any]:
+        monitor = Monitor(config, lake)
+
+        def compute(day: date, provenance: str) -> Mapping[str, Any]:
+            return _metadata(ingest(monitor, day, provenance))
+
+        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        reports = {d: _report(monitor, d) for d in map(date.fromisoformat, context.partition_keys)}
+        yield from _checks(config, {d: r for d, r in reports.items() if r})
+
+    return replay_log
+
+
+def _metadata(report: IngestReport) -> Mapping[str, Any]:
+    reasons = pl.DataFrame(
+        {"reason": list(report.quarantine_reasons), "rows": list(report.quarantine_reasons.values())},
+        schema={"reason": pl.String, "rows": pl.Int64},
+    ).sort("rows", "reason", descending=[True, False])
+    return {
+        "status": report.status,
+        "dagster/partition_row_count": report.rows_stored,
+        "rows_read": report.rows_read,
+        "rows_duplicate": report.rows_duplicate,
+        "rows_quarantined": report.rows_quarantined,
+        "rows_of_other_days": report.rows_other_days,
+        "files": [f.uri for f in report.files],
+        "unseen_categories": report.unseen_categories,
+        "missing_share": {k: round(v, 6) for k, v in report.missing_share.items() if v > 0},
+        "replay_mismatch_rows": report.replay_mismatch_rows,
+    } | ({"quarantine": stage.table_of(reasons)} if report.rows_quarantined else {})
+
+
+def _report(monitor: Monitor, day: date) -> dict[str, Any]:
+    if not monitor.lake.exists(TABLE, monitor.name, day):
+        return {}
+    report: dict[str, Any] = json.loads(monitor.lake.metadata(TABLE, monitor.name, day)["report"])
+    return report
+
+
+def _checks(config: MonitorConfig, reports: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
+    missing = [str(d) for d, r in reports.items() if r["status"] == "missing"]
+    shares = {str(d): r["rows_quarantined"] / r["rows_read"] for d, r in reports.items() if r["rows_read"]}
+    over = {d: round(s, 4) for d, s in shares.items() if s > config.source.quarantine_limit_share}
+    twice = {str(d): r["rows_duplicate"] for d, r in reports.items() if r["rows_duplicate"]}
+    differ = {str(d): r["replay_mismatch_rows"] for d, r in reports.items() if r["replay_mismatch_rows"]}
+    key = stage.asset_key(config, TABLE)
+    error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    verdicts: list[tuple[str, Any, dg.AssetCheckSeverity]] = [
+        ("source_present", missing, error),
+        ("quarantine_share", over, error),
+        ("duplicates", twice, warn),
+        ("replay_matches_log", differ, error),
+    ]
+    for name, found, severity in verdicts:
+        yield dg.AssetCheckResult(
+            passed=not found, check_name=name, asset_key=key, severity=severity, metadata={"days": found}
+        )

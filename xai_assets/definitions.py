@@ -1,0 +1,7 @@
+"""The code location: everything in `defs/`, nothing else."""
+
+import dagster as dg
+
+from xai_assets.lake.location import project_root
+
+defs: dg.Definitions = dg.load_from_defs_folder(project_root=project_root())

@@ -1,0 +1,88 @@
+"""Daily histograms of attributions, their differences and the inputs, over the reference's cells.
+
+Belongs here: walking a day's rows and attributions side by side and filling the blocks.
+Does not belong here: the kernel that counts (`stats.histograms`), the reference itself (`flow.reference`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from xai_assets.flow.monitor import Monitor
+from xai_assets.lake.alignment import RowReader, explained_batches
+from xai_assets.lake.histogram_rows import Blocks, blocks_to_frame
+from xai_assets.lake.segments import segment_codes
+from xai_assets.lake.tables import PHI
+from xai_assets.models.artifact import encode_features
+from xai_assets.records import DIFFERENCE, EXPERIMENTAL, INPUT, MODEL_ROLES, POPULATIONS, PRODUCTION, ROLES, Edges
+from xai_assets.stats.histograms import accumulate, empty_block
+
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The reference: cells' borders per role, segments, and the reference days' histograms."""
+
+    profile_hash: str
+    segments: tuple[str, ...]
+    edges: dict[str, tuple[Edges, ...]]
+    blocks: Blocks
+
+
+@dataclass(frozen=True)
+class ExplainedBatch:
+    """One batch of explained requests: values per role (float32 [n, d]), weights 1/π, who diverges, segment columns."""
+
+    values: dict[str, np.ndarray]
+    weights: np.ndarray
+    divergent: np.ndarray
+    context: pl.DataFrame
+
+
+def explained_values(monitor: Monitor, day: date) -> Iterator[ExplainedBatch]:
+    """A day's explained requests with attributions of both models, their difference and the encoded inputs."""
+    lake, name, config = monitor.lake, monitor.name, monitor.config
+    features, segments = config.feature_names, config.segment_columns
+    phi = [f"{PHI}{f}" for f in features]
+    readers = {
+        r: RowReader(lake.batches(f"{r}_attributions", name, day, columns=phi, batch_rows=BATCH_ROWS)) for r in MODEL_ROLES
+    }
+    columns = list(dict.fromkeys((*features, *segments)))
+    for chosen, rows in explained_batches(lake, name, day, columns, BATCH_ROWS):
+        values = {r: readers[r].take(chosen.height).to_numpy().astype(np.float32, copy=False) for r in MODEL_ROLES}
+        values[DIFFERENCE] = values[EXPERIMENTAL] - values[PRODUCTION]
+        values[INPUT] = encode_features(rows, monitor.features, unseen="own_code")
+        yield ExplainedBatch(
+            values=values,
+            weights=1.0 / chosen["inclusion_probability"].to_numpy(),
+            divergent=chosen["is_divergent"].to_numpy(),
+            context=rows.select(segments),
+        )
+
+
+def day_blocks(
+    monitor: Monitor, day: date, segments: Sequence[str], edges: dict[str, tuple[Edges, ...]]
+) -> Blocks:
+    """Histograms of one day: every role × population. Memory is that of one batch and of the blocks."""
+    blocks = {(r, p): empty_block(segments, edges[r]) for r in ROLES for p in POPULATIONS}
+    for batch in explained_values(monitor, day):
+        codes = segment_codes(batch.context, monitor.config.segment_columns, segments)
+        chosen = np.flatnonzero(batch.divergent)
+        for role in ROLES:
+            values = np.ascontiguousarray(batch.values[role])
+            accumulate(blocks[role, "all"], edges[role], values, batch.weights, codes)
+            accumulate(blocks[role, "divergent"], edges[role], values[chosen], batch.weights[chosen], codes[chosen])
+    return blocks
+
+
+def write_day_histograms(monitor: Monitor, day: date, profile: Profile, provenance: str) -> Blocks:
+    """Fill and store `attribution_histograms` of one day; returns what was stored."""
+    blocks = day_blocks(monitor, day, profile.segments, profile.edges)
+    frame = blocks_to_frame(blocks)
+    metadata = {"provenance": provenance, "profile_hash": profile.profile_hash}
+    monitor.lake.write("attribution_histograms", monitor.name, day, frame, metadata)
+    return blocks

@@ -1,0 +1,191 @@
+"""What a stored partition was made from, as one hash per partition, and what it would be made from now.
+
+Belongs here: which inputs count for which table. Equal hashes mean equal results, so a stage whose stored hash
+equals the expected one has nothing to do, and a day whose hashes differ is stale.
+Does not belong here: deciding what to run (see `decide.staleness`), file formats.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from xai_assets.flow.monitor import Monitor
+from xai_assets.lake.source import files_of_day, source_fingerprint
+from xai_assets.records import MODEL_ROLES, SourceFile
+
+STAGE_VERSION = {
+    "replay_log": "1",
+    "labels": "1",
+    "divergence_set": "1",
+    "attributions": "xgboost-native-1",
+    "reference_profile": "1",
+    "attribution_histograms": "1",
+    "drift_scores": "1",
+    "residual_histograms": "1",
+    "label_scores": "1",
+    "drift_alerts": "1",
+    "recommendations": "1",
+}
+"""Raised by hand when a stage would compute something else from the same input."""
+
+DAILY_TABLES = (
+    "replay_log",
+    "labels",
+    "divergence_set",
+    "production_attributions",
+    "experimental_attributions",
+    "attribution_histograms",
+    "drift_scores",
+    "residual_histograms",
+    "label_scores",
+    "drift_alerts",
+    "recommendations",
+)
+
+
+def combine(*parts: str) -> str:
+    """One hash (16 hex digits) of an ordered list of texts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class Provenance:
+    """Expected and stored provenance of one monitor's partitions; footers are read once and remembered.
+
+    Make a new one per run: what it remembered does not follow changes made by others. `forget` after writing.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self._stored: dict[tuple[str, date | None], dict[str, str]] = {}
+        self._files: dict[tuple[str, date], tuple[SourceFile, ...]] = {}
+        self._reference: str | None = None
+
+    def footer(self, table: str, day: date | None) -> dict[str, str]:
+        """Metadata of a stored partition; empty where there is none."""
+        key = (table, day)
+        if key not in self._stored:
+            lake, name = self.monitor.lake, self.monitor.name
+            self._stored[key] = lake.metadata(table, name, day) if lake.exists(table, name, day) else {}
+        return self._stored[key]
+
+    def stored(self, table: str, day: date | None) -> str | None:
+        return self.footer(table, day).get("provenance")
+
+    def forget(self, table: str, day: date | None) -> None:
+        self._stored.pop((table, day), None)
+
+    def files(self, day: date, which: str = "source") -> tuple[SourceFile, ...]:
+        if (which, day) not in self._files:
+            self._files[which, day] = files_of_day(self.monitor.config, day, which)
+        return self._files[which, day]
+
+    def expected(self, table: str, day: date) -> str | None:
+        """What the partition would carry if made now; None while something it needs is not there yet."""
+        config = self.monitor.config
+        if table in ("replay_log", "labels"):
+            return self._from_files(table, day)
+        if table == "divergence_set":
+            return self._from_stored(table, ["divergence", "explanation"], self._divergence_inputs(day))
+        if table.endswith("_attributions"):
+            role = table.removesuffix("_attributions")
+            upstream = [self.stored("divergence_set", day), self.monitor.model_hashes[role]]
+            return self._from_stored("attributions", ["features"], upstream)
+        if table == "attribution_histograms":
+            upstream = [self.reference_hash(), *(self.stored(f"{r}_attributions", day) for r in MODEL_ROLES)]
+            return self._from_stored(table, ["context", "derived_context"], upstream)
+        if table == "drift_scores":
+            days = window_days(day, max(config.drift.windows_days), config.first_date)
+            upstream = [self.reference_hash(), self.stored("attribution_histograms", day)]
+            return self._from_stored(table, ["drift"], upstream, self._stored_list("attribution_histograms", days))
+        if table == "residual_histograms":
+            return self._residuals(day)
+        if table == "label_scores":
+            days = (*self.residual_reference_days(), *window_days(day, max(config.drift.windows_days), config.first_date))
+            upstream = [self.stored("residual_histograms", day)]
+            return self._from_stored(table, ["drift", "labels"], upstream, self._stored_list("residual_histograms", days))
+        days = all_days(config.first_date, day)
+        if table == "drift_alerts":
+            scores = self._stored_list("drift_scores", days) + self._stored_list("label_scores", days)
+            return self._from_stored(table, ["drift", "reference"], [self.stored("drift_scores", day)], scores)
+        if table == "recommendations":
+            rates = self._stored_list("divergence_set", days)
+            return self._from_stored(table, ["remediation"], [self.stored("drift_alerts", day)], rates)
+        raise KeyError(table)
+
+    def reference_identity(self) -> str:
+        """What the reference profile is defined by. Late changes to reference days do not change it: edges are
+        made once, and made anew only when the definition of normal changes or a person asks for it."""
+        sections = ("reference", "features", "context", "derived_context", "divergence")
+        top = str(self.monitor.config.drift.top_segment_values)
+        hashes = self.monitor.model_hashes
+        return combine(
+            STAGE_VERSION["reference_profile"],
+            STAGE_VERSION["attributions"],
+            self.monitor.config.fingerprint(*sections),
+            top,
+            *(hashes[r] for r in MODEL_ROLES),
+        )
+
+    def reference_hash(self) -> str | None:
+        """Hash of the stored profile, if it is the one the configuration asks for."""
+        footer = self.footer("reference_profile", None)
+        return footer.get("profile_hash") if footer.get("provenance") == self.reference_identity() else None
+
+    def residual_reference_days(self) -> tuple[date, ...]:
+        """Days on which the labels of the reference days became complete."""
+        labels = self.monitor.config.labels
+        if labels is None or labels.complete_after_days is None:
+            return ()
+        return tuple(d + timedelta(days=labels.complete_after_days) for d in self.monitor.config.reference_days)
+
+    def _from_files(self, table: str, day: date) -> str | None:
+        config = self.monitor.config
+        if table == "labels":
+            if config.labels is None:
+                return None
+            return combine(STAGE_VERSION[table], config.fingerprint("labels"), source_fingerprint(self.files(day, "labels")))
+        sections = ("source", "columns", "features", "context", "derived_context", "models")
+        return combine(
+            STAGE_VERSION[table],
+            config.fingerprint(*sections),
+            str(config.explanation.replay_check_rows),
+            *(self.monitor.model_hashes[r] for r in MODEL_ROLES),
+            source_fingerprint(self.files(day)),
+        )
+
+    def _divergence_inputs(self, day: date) -> list[str | None]:
+        upstream = [self.stored("replay_log", day)]
+        if self.monitor.config.divergence.threshold_quantile is not None:
+            upstream += [combine(*self._stored_list("replay_log", self.monitor.config.reference_days))]
+        return upstream
+
+    def _residuals(self, day: date) -> str | None:
+        labels = self.monitor.config.labels
+        if labels is None or labels.complete_after_days is None:
+            return None
+        cohort = day - timedelta(days=labels.complete_after_days)
+        arrived = self._stored_list("labels", all_days(cohort, day))
+        upstream = [self.reference_hash(), self.stored("replay_log", cohort)]
+        return self._from_stored("residual_histograms", ["labels"], upstream, arrived)
+
+    def _stored_list(self, table: str, days: Sequence[date]) -> list[str]:
+        return [self.stored(table, d) or "-" for d in days]
+
+    def _from_stored(
+        self, table: str, sections: list[str], upstream: list[str | None], more: Sequence[str] = ()
+    ) -> str | None:
+        present = [u for u in upstream if u is not None]
+        if len(present) < len(upstream):
+            return None
+        return combine(STAGE_VERSION[table], self.monitor.config.fingerprint(*sections), *present, *more)
+
+
+def all_days(first: date, last: date) -> tuple[date, ...]:
+    """Every day from first to last, both included."""
+    return tuple(first + timedelta(days=i) for i in range((last - first).days + 1))
+
+
+def window_days(day: date, window: int, first: date) -> tuple[date, ...]:
+    """The `window` days that end on `day`, none before `first`."""
+    return all_days(max(first, day - timedelta(days=window - 1)), day)

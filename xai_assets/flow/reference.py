@@ -1,0 +1,173 @@
+"""The reference profile: what normal looks like, made once from the reference days.
+
+Belongs here: choosing segments and cells' borders from the reference days, its histograms, storing and loading it.
+Does not belong here: the quantiles themselves (`stats.edges`), comparing a day with it (`flow.scoring`).
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from xai_assets.errors import LakeError, ProvenanceError
+from xai_assets.flow.histograms import Profile, day_blocks, explained_values
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import Provenance, combine
+from xai_assets.lake.histogram_rows import MOMENTS_BIN, Blocks, blocks_to_frame, frame_to_blocks
+from xai_assets.lake.segments import top_segments, value_counts
+from xai_assets.lake.tables import REFERENCE_PROFILE
+from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, POPULATIONS, ROLES, Edges
+from xai_assets.stats.edges import EdgeSketch, category_edges
+from xai_assets.stats.histograms import add_blocks
+
+CELLS = 20
+
+
+def build_profile(monitor: Monitor, days: Sequence[date]) -> Profile:
+    """Borders, segments and histograms over the reference days that hold explained requests.
+
+    Two passes over the days' attributions: one for borders (a bounded sample), one for the histograms.
+    Raises LakeError where no reference day holds a single explained request.
+    """
+    counts: dict[str, Counter[str | None]] = {c: Counter() for c in monitor.config.segment_columns}
+    names = monitor.config.feature_names
+    sketches = {r: EdgeSketch(names) for r in ROLES}
+    rows = 0
+    for day in days:
+        for batch in explained_values(monitor, day):
+            rows += len(batch.weights)
+            for role in ROLES:
+                sketches[role].add(batch.values[role], batch.weights)
+            for column, found in value_counts(batch.context, monitor.config.segment_columns).items():
+                counts[column].update(found)
+    if rows == 0:
+        raise LakeError(
+            f"the reference of '{monitor.name}' holds no explained request",
+            expected=f"requests on {monitor.config.reference.start_date} … {monitor.config.reference.end_date}",
+            found=f"{len(days)} stored days without rows",
+            next_step="check the source files of these days, or choose other reference days",
+        )
+    segments = top_segments(counts, monitor.config.drift.top_segment_values)
+    edges = {r: sketches[r].edges(CELLS) for r in (*MODEL_ROLES, DIFFERENCE)}
+    edges[INPUT] = _input_edges(monitor, sketches[INPUT].edges(CELLS))
+    blocks = _sum_of_days(monitor, days, segments, edges)
+    return Profile(_hash(segments, edges, blocks), segments, edges, blocks)
+
+
+def _input_edges(monitor: Monitor, numeric: tuple[Edges, ...]) -> tuple[Edges, ...]:
+    levels = {"categorical": lambda f: len(f.categories), "boolean": lambda _: 2}
+    return tuple(
+        category_edges(f.name, levels[f.kind](f)) if f.kind in levels and levels[f.kind](f) > 0 else e
+        for f, e in zip(monitor.features, numeric, strict=True)
+    )
+
+
+def _sum_of_days(
+    monitor: Monitor, days: Sequence[date], segments: tuple[str, ...], edges: dict[str, tuple[Edges, ...]]
+) -> Blocks:
+    total: Blocks = {}
+    for day in days:
+        for key, block in day_blocks(monitor, day, segments, edges).items():
+            total[key] = add_blocks(total[key], block) if key in total else block
+    return total
+
+
+def _hash(segments: Sequence[str], edges: dict[str, tuple[Edges, ...]], blocks: Blocks) -> str:
+    digest = hashlib.sha256(json.dumps(segments).encode())
+    for role in ROLES:
+        for e in edges[role]:
+            digest.update(e.feature.encode() + np.ascontiguousarray(e.cuts).tobytes())
+        for population in POPULATIONS:
+            digest.update(np.ascontiguousarray(blocks[role, population].weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_profile(monitor: Monitor, profile: Profile, provenance: str, days: Sequence[date], inputs: str) -> None:
+    """Store the profile whole in one partition; footers of later tables carry its hash."""
+    cuts = pl.DataFrame(
+        [
+            {"role": r, "population": POPULATIONS[0], "segment": OVERALL, "feature": e.feature, "cuts": e.cuts.tolist()}
+            for r in ROLES
+            for e in profile.edges[r]
+        ],
+        schema_overrides={"cuts": pl.List(pl.Float64)},
+    )
+    keys = ["role", "population", "segment", "feature", "bin"]
+    moments = pl.lit(MOMENTS_BIN, dtype=pl.Int16).alias("bin")
+    frame = blocks_to_frame(profile.blocks).join(cuts.with_columns(moments), on=keys, how="full", coalesce=True)
+    frame = frame.with_columns(pl.col(c).fill_null(0.0) for c in REFERENCE_PROFILE.schema if c.endswith(("_sum", "weight", "_squared", "row_count")))
+    metadata = {
+        "provenance": provenance,
+        "profile_hash": profile.profile_hash,
+        "segments": json.dumps(profile.segments),
+        "features": json.dumps(monitor.config.feature_names),
+        "days": json.dumps([str(d) for d in days]),
+        "inputs": inputs,
+    }
+    frame = frame.select(list(REFERENCE_PROFILE.schema)).sort(keys)
+    monitor.lake.write("reference_profile", monitor.name, None, frame, metadata)
+
+
+def load_profile(monitor: Monitor, expected_identity: str | None = None) -> Profile:
+    """The stored profile.
+
+    Raises LakeError where there is none, ProvenanceError (with both hashes) where it was made under another
+    configuration or for other models than `expected_identity`.
+    """
+    lake, name = monitor.lake, monitor.name
+    footer = lake.metadata("reference_profile", name)
+    if expected_identity is not None and footer.get("provenance") != expected_identity:
+        raise ProvenanceError(
+            f"the reference profile of '{name}' was made under another configuration or for other models",
+            expected=expected_identity,
+            found=str(footer.get("provenance")),
+            next_step=f"materialize {name}/reference_profile again",
+        )
+    frame = lake.read("reference_profile", name)
+    segments = tuple(json.loads(footer["segments"]))
+    features = json.loads(footer["features"])
+    with_cuts = frame.filter(pl.col("cuts").is_not_null())
+    found = {(r, f): c for r, f, c in with_cuts.select("role", "feature", "cuts").iter_rows()}
+    edges = {r: tuple(Edges(f, np.array(found[r, f], dtype=np.float64)) for f in features) for r in ROLES}
+    blocks = frame_to_blocks(frame.drop("cuts"), segments, edges, POPULATIONS)
+    return Profile(footer["profile_hash"], segments, edges, blocks)
+
+
+@dataclass(frozen=True)
+class ProfileState:
+    """Where the reference profile stands. `profile_hash` is None while reference days are still to come."""
+
+    profile_hash: str | None
+    days: int
+    segments: int
+    sentence: str
+
+
+def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
+    """Build the profile where it is due, keep it where it is there.
+
+    Due: every reference day has been processed, and no profile of the present configuration and models is stored.
+    A reference day that changed later does not rebuild it (scores before and after would not be comparable);
+    `force` does.
+    """
+    provenance = Provenance(monitor)
+    identity, days = provenance.reference_identity(), monitor.config.reference_days
+    waiting = [d for d in days if any(provenance.stored(f"{r}_attributions", d) is None for r in MODEL_ROLES)]
+    inputs = combine(*(provenance.stored(f"{r}_attributions", d) or "-" for d in days for r in MODEL_ROLES))
+    if provenance.reference_hash() is not None and not force:
+        profile = load_profile(monitor, identity)
+        changed = provenance.footer("reference_profile", None)["inputs"] != inputs and not waiting
+        note = "; a reference day changed since it was made (force a new one if that matters)" if changed else ""
+        sentence = f"kept the profile of {len(days)} reference days{note}"
+        return ProfileState(profile.profile_hash, len(days), len(profile.segments), sentence)
+    if waiting:
+        text = f"waiting for {len(waiting)} of {len(days)} reference days, the first is {waiting[0]}"
+        return ProfileState(None, len(days), 0, text)
+    profile = build_profile(monitor, days)
+    write_profile(monitor, profile, identity, days, inputs)
+    return ProfileState(profile.profile_hash, len(days), len(profile.segments), f"made from {len(days)} reference days")

@@ -1,0 +1,32 @@
+"""Where the data folder is.
+
+Belongs here: the two environment variables and their defaults. Does not belong here: what is stored there.
+"""
+
+import os
+from pathlib import Path
+
+import xai_assets
+
+DATA_VARIABLE, LAKE_VARIABLE = "XAI_ASSETS_DATA", "XAI_ASSETS_LAKE"
+
+
+def project_root() -> Path:
+    """The checkout this package runs from, or the current folder where it was installed as a wheel."""
+    checkout = Path(xai_assets.__file__).parent.parent
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
+def data_root() -> Path:
+    """Folder of everything the platform stores: `$XAI_ASSETS_DATA`, or `data` in the project."""
+    return Path(os.environ.get(DATA_VARIABLE) or project_root() / "data").absolute()
+
+
+def lake_root() -> str:
+    """Root of the lake, a path or a URI: `$XAI_ASSETS_LAKE`, or `lake` in the data folder."""
+    return os.environ.get(LAKE_VARIABLE) or str(data_root() / "lake")
+
+
+def warehouse_path() -> Path:
+    """The DuckDB file that holds only views over the lake."""
+    return data_root() / "warehouse.duckdb"

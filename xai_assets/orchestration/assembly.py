@@ -1,0 +1,57 @@
+"""One monitor's definitions, assembled.
+
+Belongs here: which parts a monitor consists of. Does not belong here: the parts.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from xai_assets.assets import (
+    attribution_histograms,
+    attributions,
+    candidate_model,
+    divergence_set,
+    drift_alerts,
+    drift_scores,
+    label_scores,
+    labels,
+    recommendations,
+    reference_profile,
+    replay_log,
+)
+from xai_assets.config import MonitorConfig
+from xai_assets.orchestration import checks, jobs, retention, schedules, sensors
+from xai_assets.records import MODEL_ROLES
+
+
+def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
+    """All assets of a monitor, in the order of the flow. Label assets only where labels are configured."""
+    assets = [replay_log.build(config), divergence_set.build(config)]
+    assets += [attributions.build(config, role) for role in MODEL_ROLES]
+    assets += [m.build(config) for m in (reference_profile, attribution_histograms, drift_scores)]
+    if config.labels is not None:
+        assets.insert(1, labels.build(config))
+        if config.labels.complete_after_days is not None:
+            assets += [label_scores.build_residuals(config), label_scores.build(config)]
+    return [*assets, drift_alerts.build(config), recommendations.build(config), candidate_model.build(config)]
+
+
+def build_definitions(config: MonitorConfig, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Assets, checks, jobs, schedules and sensors of one monitor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        assets = build_assets(config)
+        daily, retraining = jobs.build(config, assets)
+        daily_tables = [k.path[-1] for a in assets if a.partitions_def is not None for k in a.keys]
+        return dg.Definitions(
+            assets=assets,
+            asset_checks=checks.build(config, daily_tables),
+            jobs=[daily, retraining],
+            schedules=[schedules.build(config, daily), retention.build(config)],
+            sensors=[sensors.build_stale_days(config, daily), sensors.build_retraining(config, retraining)],
+            resources=resources,
+        )

@@ -1,0 +1,141 @@
+"""What all assets of the flow share: keys, partitions, pools, column schemas, and the loop over a run's days.
+
+Belongs here: the one way a daily stage compares provenance, skips what is up to date, and reports per partition.
+Does not belong here: anything about one particular stage (see `assets`), jobs and sensors (see `orchestration`).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from xai_assets.config import MonitorConfig
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import STAGE_VERSION, Provenance, combine
+from xai_assets.lake.tables import TABLES
+
+GROUP = {
+    "replay_log": "replay",
+    "labels": "replay",
+    "divergence_set": "divergence",
+    "production_attributions": "attribution",
+    "experimental_attributions": "attribution",
+    "reference_profile": "drift",
+    "attribution_histograms": "drift",
+    "drift_scores": "drift",
+    "residual_histograms": "drift",
+    "label_scores": "drift",
+    "drift_alerts": "remediation",
+    "recommendations": "remediation",
+    "model_versions": "remediation",
+}
+Compute = Callable[[date, str], Mapping[str, Any]]
+
+
+class StageConfig(dg.Config):
+    """`force`: compute again even where stored and expected provenance are equal."""
+
+    force: bool = False
+
+
+def asset_key(config: MonitorConfig, table: str) -> dg.AssetKey:
+    return dg.AssetKey([config.name, table])
+
+
+def partitions(config: MonitorConfig) -> dg.DailyPartitionsDefinition:
+    """One partition per calendar day of the source's time zone, from the first day on."""
+    end = config.end_date
+    return dg.DailyPartitionsDefinition(
+        start_date=config.first_date.isoformat(),
+        end_date=None if end is None else date.fromordinal(end.toordinal() + 1).isoformat(),
+        timezone=config.source.timezone,
+    )
+
+
+def column_schema(table: str) -> dg.TableSchema:
+    columns = [dg.TableColumn(c.name, _type_name(c.dtype), c.description) for c in TABLES[table].columns]
+    more = TABLES[table].open_columns
+    return dg.TableSchema(columns + ([dg.TableColumn("…", "", more)] if more else []))
+
+
+def _type_name(dtype: Any) -> str:
+    return str(dtype).lower()
+
+
+def asset_arguments(
+    config: MonitorConfig, table: str, *, deps: Sequence[str], kinds: set[str], daily: bool = True
+) -> dict[str, Any]:
+    """Keyword arguments of `@dg.asset` for one table of one monitor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        policy = dg.BackfillPolicy.single_run()
+    version_key = "attributions" if table.endswith("_attributions") else table
+    arguments: dict[str, Any] = {
+        "key": asset_key(config, table),
+        "deps": [asset_key(config, d) for d in deps],
+        "description": TABLES[table].description,
+        "group_name": f"{config.name}_{GROUP[table]}",
+        "kinds": kinds,
+        "owners": list(config.owners) or None,
+        "metadata": {"dagster/column_schema": column_schema(table), "monitor": config.name},
+        "code_version": STAGE_VERSION.get(version_key, "1"),
+        "pool": f"{config.name}_{table}",
+    }
+    if daily:
+        arguments |= {"partitions_def": partitions(config), "backfill_policy": policy}
+    return arguments
+
+
+def run_days(
+    context: dg.AssetExecutionContext, monitor: Monitor, table: str, compute: Compute, *, force: bool = False
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Bring every day of the run up to date and yield one result, with metadata per partition.
+
+    A day whose stored provenance is the expected one is left alone. A day whose upstream is not there yet is
+    waiting: nothing is stored for it. Where every day waits, nothing is materialized and downstream is skipped.
+    """
+    provenance, made = Provenance(monitor), []
+    for key in context.partition_keys:
+        day = date.fromisoformat(key)
+        metadata = _one_day(context, provenance, table, day, compute, force)
+        if metadata is not None:
+            context.add_asset_metadata(dict(metadata), partition_key=key)
+            made.append(provenance.stored(table, day) or "-")
+    if made:
+        yield dg.MaterializeResult(data_version=dg.DataVersion(combine(*made)))
+    else:
+        context.log.warning(f"{table}: nothing to do yet, upstream of {context.partition_keys} is not there")
+
+
+def _one_day(
+    context: dg.AssetExecutionContext, provenance: Provenance, table: str, day: date, compute: Compute, force: bool
+) -> Mapping[str, Any] | None:
+    monitor = provenance.monitor
+    expected, stored = provenance.expected(table, day), provenance.stored(table, day)
+    if expected is None and stored is None:
+        return None
+    if expected is None or (expected == stored and not force):
+        return {"unchanged": True, "dagster/partition_row_count": monitor.lake.row_count(table, monitor.name, day)}
+    metadata = compute(day, expected)
+    provenance.forget(table, day)
+    context.log.info(f"{table} {day}: stored {monitor.lake.row_count(table, monitor.name, day)} rows")
+    return {"unchanged": False, **metadata}
+
+
+def table_of(frame: pl.DataFrame, rows: int = 10) -> dg.MarkdownMetadataValue:
+    """The first rows of a frame as a small table for the Dagster UI."""
+    head = frame.head(rows)
+    lines = ["| " + " | ".join(head.columns) + " |", "|" + " --- |" * head.width]
+    lines += ["| " + " | ".join(_cell(v) for v in row) + " |" for row in head.iter_rows()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return "" if value is None else str(value).replace("|", "\\|")
