@@ -92,7 +92,8 @@ def effective_rows(weight: Counts, weight_squared: Counts) -> Float64:
     2.0
     """
     total, squares = np.sum(weight, axis=-1), np.sum(weight_squared, axis=-1)
-    return np.asarray(np.divide(total**2, squares, out=np.zeros_like(total, dtype=np.float64), where=squares > 0))
+    nothing = np.zeros(np.shape(total))
+    return np.asarray(np.divide(total**2, squares, out=nothing, where=squares > 0))
 
 
 def kullback_leibler(
@@ -104,7 +105,7 @@ def kullback_leibler(
 ) -> Float64:
     """Σ p log2(p/q) of current p from reference q, in bits; 0…∞, not symmetric. Smoothed as `psi` is."""
     q, p = _smoothed(reference, current, n_effective_reference, n_effective)
-    return _total(p * _log_ratio(p, q)) / np.log(2.0)
+    return np.asarray(_total(p * _log_ratio(p, q)) / np.log(2.0))
 
 
 def jensen_shannon(reference: Counts, current: Counts) -> Float64:

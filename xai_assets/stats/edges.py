@@ -118,7 +118,7 @@ def quantile_cuts(values: _Values, weights: _Values, low: float, high: float, ce
     for wanted in range(cells, 0, -1):
         cuts = _cell_starts(distinct, mass, wanted, apart=len(distinct) <= cells)
         if len(cuts) <= cells:
-            return np.append(cuts, high)
+            return np.concatenate((cuts, [high]))
     return np.array([low, high])
 
 
@@ -130,7 +130,8 @@ def category_edges(feature: str, levels: int) -> Edges:
     """
     if levels < 0:
         raise StatisticsError(f"number of levels of '{feature}' is wrong", expected="0 or more", found=str(levels))
-    return Edges(feature, np.arange(levels + 1) - 0.5 if levels else np.empty(0))
+    cuts = np.arange(levels + 1, dtype=np.float64) - 0.5
+    return Edges(feature, cuts if levels else np.empty(0))
 
 
 def _distinct(values: _Values, weights: _Values, low: float, high: float) -> tuple[Float64, Float64]:
