@@ -174,9 +174,9 @@ def _applicants(
 
 
 def _shift_population(true: dict[str, Float64], fault: PlantedFault, inside: npt.NDArray[np.bool_]) -> None:
-    """The first feature moves by the whole factor, the further ones half as far (on the scale of the factor's root)."""
+    """The first feature moves by the factor, the further ones by its fourth root (a quarter as far on a log scale)."""
     for position, name in enumerate(fault.features):
-        factor = fault.factor if position == 0 else fault.factor**0.5
+        factor = fault.factor if position == 0 else fault.factor**0.25
         true[name] = move_towards(true[name], inside, factor, LOWER_BOUNDS[name])
 
 

@@ -20,13 +20,13 @@ from xai_assets.models.artifact import Model, load_model
 from xai_assets.models.training import TrainSettings, train_classifier
 from xai_assets.records import EXPERIMENTAL, PRODUCTION, FeatureSpec
 
-VERSION = 1
+VERSION = 2
 """Raised when the same arguments would give other files."""
 REFERENCE_DAYS = 28
 """Days 1 to 28 are clean: no planted fault may start in them."""
 HISTORY_ROWS = 40_000
 """Training rows per model, from before day 1."""
-SETTINGS = TrainSettings(rounds=60, parameters={"max_depth": 4, "learning_rate": 0.15}, threads=1)
+SETTINGS = TrainSettings(rounds=60, parameters={"max_depth": 3, "learning_rate": 0.25}, threads=1)
 WEEKDAY_TRAFFIC = (1.06, 1.05, 1.04, 1.03, 1.04, 0.90, 0.88)
 HOUR_TRAFFIC = (2, 1, 1, 1, 1, 2, 4, 8, 12, 15, 16, 15, 13, 14, 15, 14, 13, 12, 12, 13, 13, 10, 7, 4)
 BURST_PROBABILITY = 0.15
