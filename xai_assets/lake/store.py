@@ -75,6 +75,11 @@ class Lake:
         with self._opened(table, monitor, day) as parquet:
             return int(parquet.metadata.num_rows)
 
+    def schema(self, table: str, monitor: str, day: date | None = None) -> dict[str, pl.DataType]:
+        """Columns and types of a partition, from the footer."""
+        with self._opened(table, monitor, day) as parquet:
+            return dict(_frame(parquet.schema_arrow.empty_table(), parquet.schema_arrow.names).schema)
+
     def read(
         self, table: str, monitor: str, day: date | None = None, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:

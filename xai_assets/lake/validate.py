@@ -1,0 +1,366 @@
+"""Raw rows to rows of the replay log or of the labels: types, times, and why a row cannot be used.
+
+Belongs here: what a value may look like in the source and what it becomes; all of it vectorised.
+Does not belong here: reading files (see `readers`), duplicates (see `deduplicate`), the order of the steps
+(see `ingest`).
+
+What is accepted, whatever the format:
+
+- numbers: numbers and numeric text; blank text and NaN are missing; infinite, or beyond float32, is refused.
+- booleans: true/false, yes/no (any case), 0/1; blank text is missing.
+- categories and context: text as it is; other types as text, whole floats without `.0` (a column of whole numbers
+  with gaps is often stored as floats).
+- times: ISO 8601 text, timestamps, dates (midnight), or numbers since 1970: seconds below 1e11, milliseconds below
+  1e14, microseconds below 1e17, else nanoseconds. Times without an offset are in `source.timezone`; of the hour that
+  a clock change repeats the first is taken, and one in the hour it skips is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import reduce
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from xai_assets.config import MonitorConfig
+from xai_assets.errors import ConfigError, SourceError
+from xai_assets.lake.tables import REPLAY_LOG, UTC
+
+ROW = "__row"
+OUTSIDE = "requested_at is outside the day"
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+OUTPUTS = ("production_output", "experimental_output")
+LATENCIES = ("production_latency_ms", "experimental_latency_ms")
+_FIXED = (*REPLAY_LOG.schema, "monitor", "date")
+_OFFSET = r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$"
+_ZONE_SLIP = timedelta(hours=14)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stored column and the source column it is made from. kind: id, time, float, numeric, boolean, text."""
+
+    name: str
+    source: str
+    kind: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows become stored rows. `day` is None where rows are not bound to a day (labels)."""
+
+    parts: tuple[Part, ...]
+    day: date | None
+    zone: str
+    derived: tuple[str, ...] = ()
+    other_days_belong: bool = False
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(p.source for p in self.parts))
+
+
+@dataclass(frozen=True)
+class Validated:
+    """rows: usable rows, stored types, with their position in the batch in `ROW`. bad: position and reason of the
+    others. reason_counts: rows per kind of reason (a row with two counts in both). other_days: rows left out."""
+
+    rows: pl.DataFrame
+    bad: pl.DataFrame
+    reason_counts: dict[str, int]
+    other_days: int
+    outside: pl.Series
+
+
+def replay_plan(config: MonitorConfig, day: date) -> Plan:
+    """The columns of `replay_log` for a monitor. Raises ConfigError for a feature named like a column of ours."""
+    columns = config.columns
+    kinds = {f.name: f.kind.replace("categorical", "text") for f in config.features}
+    for name in (*kinds, *config.context):
+        if name in _FIXED or (name in config.derived_context):
+            raise ConfigError(
+                f"{config.name}.features: '{name}' is a name the platform uses itself",
+                next_step=f"rename it and map it: columns.features.<new name>: {name}",
+            )
+    parts = [Part("request_id", columns.request_id, "id"), Part("requested_at", columns.requested_at, "time")]
+    given = {n: getattr(columns, n) for n in (*OUTPUTS, "label", *LATENCIES)}
+    parts += [Part(n, c, "float", n in OUTPUTS) for n, c in given.items() if c is not None]
+    parts += [Part(n, config.feature_column(n), kind) for n, kind in kinds.items()]
+    parts += [Part(c, c, "text") for c in config.context if c not in kinds]
+    return Plan(
+        tuple(parts),
+        day,
+        config.source.timezone,
+        config.derived_context,
+        other_days_belong="{date" not in config.source.path,
+    )
+
+
+def labels_plan(config: MonitorConfig) -> Plan:
+    """The columns of `labels`; a label is a number, or true/false."""
+    assert config.labels is not None
+    parts = (
+        Part("request_id", config.labels.request_id, "id"),
+        Part("label", config.labels.label, "label", required=True),
+    )
+    return Plan(parts, None, config.source.timezone)
+
+
+def stored_schema(config: MonitorConfig) -> dict[str, Any]:
+    """All columns of a monitor's replay_log and their types, in order."""
+    types = {"numeric": pl.Float32(), "boolean": pl.Boolean(), "categorical": pl.String()}
+    features = {f.name: types[f.kind] for f in config.features}
+    context = {c: pl.String() for c in config.segment_columns if c not in features}
+    return {**REPLAY_LOG.schema, **features, **context}
+
+
+def validate(raw: pl.DataFrame, plan: Plan, uri: str) -> Validated:
+    """Split the rows of a batch into usable and bad ones.
+
+    raw: the source's columns.
+
+    Raises
+    ------
+    SourceError
+        A column has a type that no row of it could be used with, such as timestamps in a numeric feature.
+    """
+    frame = raw.with_row_index(ROW)
+    values, checks = _values(frame, plan, uri)
+    other_days, outside = 0, pl.Series(dtype=pl.Duration("us"))
+    if plan.day is not None:
+        away = _outside(values["requested_at"], plan.day, plan.zone)
+        if plan.other_days_belong:
+            keep = away.is_null() | (away == timedelta())
+            other_days = len(keep) - int(keep.sum())
+            frame, values = frame.filter(keep), values.filter(keep)
+            checks = [c.filter(keep) for c in checks]
+        else:
+            outside = away.filter(away.fill_null(timedelta()) != timedelta())
+            checks.append(
+                _Check.of(OUTSIDE, away.fill_null(timedelta()) != timedelta(), _outside_text(away, plan.zone))
+            )
+    checks = [c for c in checks if c.mask.any()]
+    counts = {c.reason: int(c.mask.sum()) for c in checks}
+    if not checks:
+        return Validated(_stored(values, plan), _bad(values, checks), counts, other_days, outside)
+    is_bad = reduce(lambda a, b: a | b, (c.mask for c in checks))
+    bad = _bad(values.filter(is_bad), [c.filter(is_bad) for c in checks])
+    return Validated(_stored(values.filter(~is_bad), plan), bad, counts, other_days, outside)
+
+
+def epoch_or_text_to_utc(frame: pl.DataFrame, column: str, zone: str) -> pl.Series:
+    """A column of times in any accepted form as UTC, microseconds; null where it is none."""
+    return frame.select(_time(pl.col(column), frame.schema[column], zone).alias(column)).to_series()
+
+
+@dataclass(frozen=True)
+class _Check:
+    reason: str
+    mask: pl.Series
+    text: pl.Series
+
+    @staticmethod
+    def of(reason: str, mask: pl.Series, detail: pl.Series) -> "_Check":
+        """The detail (what was found) follows in brackets."""
+        shown = detail.cast(pl.String).str.slice(0, 120)
+        return _Check(reason, mask, pl.select(pl.lit(reason) + pl.lit(" (") + shown + pl.lit(")")).to_series())
+
+    def filter(self, keep: pl.Series) -> "_Check":
+        return _Check(self.reason, self.mask.filter(keep), self.text.filter(keep))
+
+
+def _values(frame: pl.DataFrame, plan: Plan, uri: str) -> tuple[pl.DataFrame, list[_Check]]:
+    """Typed values under their stored names, and the checks that at least one row failed."""
+    typed = [pl.col(ROW)]
+    faults: dict[str, tuple[Part, pl.Expr]] = {}
+    for part in plan.parts:
+        source, dtype = pl.col(part.source), frame.schema[part.source]
+        _refuse_type(part, dtype, uri)
+        value = _typed(part, source, dtype, plan.zone)
+        typed.append(value.alias(part.name))
+        faults |= {reason: (part, fault) for reason, fault in _faults(part, source, dtype, value)}
+    names = {f"__fault_{i}": key for i, key in enumerate(faults)}
+    result = frame.select(*typed, *(faults[key][1].fill_null(value=False).alias(name) for name, key in names.items()))
+    checks = []
+    for name, reason in names.items():
+        if result[name].any():
+            found = frame[faults[reason][0].source]
+            checks.append(_Check.of(reason, result[name], _shown(found)))
+    return result.drop(names), checks
+
+
+def _refuse_type(part: Part, dtype: pl.DataType, uri: str) -> None:
+    if dtype.is_temporal() and part.kind in ("float", "label", "numeric", "boolean"):
+        wanted = {"boolean": "true/false or 0/1"}.get(part.kind, "numbers")
+        raise SourceError(
+            f"column '{part.source}' of {uri} is of the wrong type",
+            expected=f"{wanted}, for '{part.name}'",
+            found=str(dtype),
+            next_step="map another column, or write numbers",
+        )
+    if part.kind == "time" and dtype == pl.Boolean:
+        raise SourceError(f"column '{part.source}' of {uri} is of the wrong type", expected="times", found=str(dtype))
+
+
+def _typed(part: Part, source: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
+    if part.kind == "time":
+        return _time(source, dtype, zone)
+    if part.kind == "numeric":
+        return _number(source, dtype).cast(pl.Float32)
+    if part.kind == "float":
+        return _number(source, dtype)
+    if part.kind == "label":
+        return pl.coalesce(_number(source, dtype), _boolean(source, dtype).cast(pl.Float64))
+    if part.kind == "boolean":
+        return _boolean(source, dtype)
+    text = _text(source, dtype)
+    return pl.when(text != "").then(text) if part.kind == "id" else text
+
+
+def _faults(part: Part, source: pl.Expr, dtype: pl.DataType, value: pl.Expr) -> list[tuple[str, pl.Expr]]:
+    given = ~_is_blank(source, dtype)
+    if part.kind == "id":
+        return [("request_id is missing", value.is_null())]
+    if part.kind == "time":
+        return [("requested_at is missing", ~given), ("requested_at is not a time", given & value.is_null())]
+    if part.kind == "text":
+        return []
+    if part.kind == "boolean":
+        return [(f"{part.name} is not true or false", given & value.is_null())]
+    faults = [
+        (f"{part.name} is not a number", given & value.is_null() & ~_is_nan(source, dtype)),
+        (f"{part.name} is infinite or too large", value.is_infinite()),
+    ]
+    if part.required:
+        faults.append((f"{part.name} is missing", ~given | _is_nan(source, dtype)))
+    return faults
+
+
+def _is_blank(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        return source.is_null() | (source.str.strip_chars() == "")
+    return source.is_null()
+
+
+def _is_nan(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_float():
+        return source.is_nan().fill_null(value=False)
+    if dtype == pl.String:
+        return (source.str.strip_chars().str.to_lowercase() == "nan").fill_null(value=False)
+    return pl.lit(value=False)
+
+
+def _number(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        source = source.str.strip_chars()
+    return source.cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def _boolean(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.Boolean:
+        return source
+    if dtype == pl.String:
+        word = source.str.strip_chars().str.to_lowercase()
+        truth = word.is_in(["true", "yes", "1", "1.0"])
+        return pl.when(truth | word.is_in(["false", "no", "0", "0.0"])).then(truth)
+    return pl.when(source.is_in([0, 1])).then(source == 1) if dtype.is_numeric() else source.cast(pl.Boolean)
+
+
+def _text(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_float():
+        whole = source.cast(pl.Int64, strict=False)
+        return (
+            pl.when(whole.cast(dtype) == source)
+            .then(whole.cast(pl.String))
+            .otherwise(source.fill_nan(None).cast(pl.String))
+        )
+    if dtype.is_temporal():
+        return source.dt.to_string("iso")
+    return source.cast(pl.String)
+
+
+def _time(source: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime):
+        at = source.cast(pl.Datetime("us", dtype.time_zone))
+        return at.dt.convert_time_zone("UTC") if dtype.time_zone else _in_zone(at, zone)
+    if dtype == pl.Date:
+        return _in_zone(source.cast(pl.Datetime("us")), zone)
+    if dtype == pl.String:
+        text = source.str.strip_chars().str.replace("[tT]", " ")
+        epoch = _epoch(text.cast(pl.Float64, strict=False))
+        return pl.coalesce(_aware(text), _in_zone(_naive(text), zone), epoch)
+    if dtype.is_numeric():
+        return _epoch(source.cast(pl.Float64))
+    return pl.lit(None, UTC)
+
+
+def _naive(text: pl.Expr) -> pl.Expr:
+    plain = pl.when(~text.str.contains(r"\d " + r".*" + _OFFSET)).then(text)
+    seconds = plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    minutes = plain.str.to_datetime("%Y-%m-%d %H:%M", time_unit="us", strict=False)
+    days = plain.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    return pl.coalesce(seconds, minutes, days)
+
+
+def _aware(text: pl.Expr) -> pl.Expr:
+    with_offset: pl.Expr = pl.when(text.str.contains(r"\d:.*" + _OFFSET)).then(text.str.replace("[zZ]$", "+00:00"))
+    with_offset = with_offset.str.replace(r" ([+-]\d{2}(?::?\d{2})?)$", "${1}").str.replace(r"([+-]\d{2})$", "${1}:00")
+    forms = ("%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%d %H:%M%z")
+    return pl.coalesce(with_offset.str.to_datetime(f, time_unit="us", time_zone="UTC", strict=False) for f in forms)
+
+
+def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
+    placed = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return placed.dt.convert_time_zone("UTC")
+
+
+def _epoch(number: pl.Expr) -> pl.Expr:
+    size = number.abs()
+    scale = pl.when(size < 1e11).then(1e6).when(size < 1e14).then(1e3).when(size < 1e17).then(1.0).otherwise(1e-3)
+    return (number * scale).cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _outside(requested_at: pl.Series, day: date, zone: str) -> pl.Series:
+    """How far before (negative) or after the day; zero within, null where there is no time."""
+    start = datetime.combine(day, time(), ZoneInfo(zone))
+    end = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(zone))
+    at = pl.col("at")
+    after = (at - pl.lit(end).dt.convert_time_zone("UTC")).dt.total_microseconds() + 1
+    before = (at - pl.lit(start).dt.convert_time_zone("UTC")).dt.total_microseconds()
+    away = pl.when(after > 0).then(after).when(before < 0).then(before).when(at.is_not_null()).then(0)
+    return pl.DataFrame({"at": requested_at}).select(away.cast(pl.Duration("us"))).to_series()
+
+
+def _outside_text(away: pl.Series, zone: str) -> pl.Series:
+    minutes: pl.Expr = pl.col("away").dt.total_minutes()
+    size = pl.format("{} h {} min", minutes.abs() // 60, minutes.abs() % 60)
+    side = pl.when(minutes < 0).then(pl.lit(" before it starts")).otherwise(pl.lit(" after it ends"))
+    slip = pl.col("away").abs() <= pl.lit(_ZONE_SLIP)
+    hint = pl.when(slip).then(pl.lit(f"; is source.timezone, {zone}, that of the log?")).otherwise(pl.lit(""))
+    return pl.DataFrame({"away": away}).select(size + side + hint).to_series()
+
+
+def _shown(found: pl.Series) -> pl.Series:
+    text = found if found.dtype == pl.String else found.cast(pl.String, strict=False)
+    return pl.select(pl.format("found {}", text.fill_null("nothing"))).to_series()
+
+
+def _bad(values: pl.DataFrame, checks: Sequence[_Check]) -> pl.DataFrame:
+    if not checks:
+        return pl.DataFrame(schema={ROW: pl.get_index_type(), "reason": pl.String})
+    texts = [pl.when(c.mask).then(c.text) for c in checks]
+    return values.select(ROW, pl.concat_str(texts, separator="; ", ignore_nulls=True).alias("reason"))
+
+
+def _stored(values: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    if not plan.derived:
+        return values
+    local = pl.col("requested_at").dt.convert_time_zone(plan.zone)
+    derived = {
+        "hour_of_day": local.dt.strftime("%H"),
+        "weekday": local.dt.weekday().replace_strict(range(1, 8), WEEKDAYS, return_dtype=pl.String),
+    }
+    return values.with_columns(**{name: derived[name] for name in plan.derived})
