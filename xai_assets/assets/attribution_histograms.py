@@ -1,6 +1,7 @@
 """Stage 5: daily histograms over the reference's cells, the memory of the system."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -35,7 +36,7 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
             return {
                 "dagster/partition_row_count": lake.row_count(TABLE, config.name, day),
                 "profile_hash": profile.profile_hash,
-                "why_the_models_differ": stage.table_of(pl.DataFrame(summarize(blocks, "divergent"))),
+                "why_the_models_differ": stage.table_of(pl.DataFrame([asdict(s) for s in summarize(blocks)])),
             }
 
         yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)

@@ -6,7 +6,7 @@ Does not belong here: how a model is trained (`models.training`), whether retrai
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -130,7 +130,7 @@ def _in_segment(rows: pl.DataFrame, segment: str) -> np.ndarray:
 
 def _usable_rows(monitor: Monitor, plan: RetrainingPlan) -> pl.DataFrame:
     config, settings = monitor.config, monitor.config.remediation
-    days = tuple(date.fromordinal(plan.as_of.toordinal() - i) for i in reversed(range(settings.train_window_days)))
+    days = _training_days(monitor, plan.as_of)
     columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns)))
     rows = labelled_rows(monitor.lake, config, days, plan.as_of, columns).sort("requested_at", "request_id")
     for segment, since in _input_faults(monitor, plan.as_of):
@@ -144,6 +144,14 @@ def _usable_rows(monitor: Monitor, plan: RetrainingPlan) -> pl.DataFrame:
             next_step="wait for labels, or lengthen remediation.train_window_days",
         )
     return rows
+
+
+def _training_days(monitor: Monitor, as_of: date) -> list[date]:
+    """The training window. It ends on the last day whose labels are complete, where that is configured: labels that
+    come early are of one kind (a cancellation is known before a stay), and a model trained on them learns that."""
+    labels, window = monitor.config.labels, monitor.config.remediation.train_window_days
+    delay = labels.complete_after_days or 0 if labels is not None else 0
+    return [as_of - timedelta(days=delay + i) for i in reversed(range(window))]
 
 
 def _input_faults(monitor: Monitor, as_of: date) -> list[tuple[str, date]]:

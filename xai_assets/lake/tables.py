@@ -169,6 +169,7 @@ RESIDUAL_HISTOGRAMS = _table(
     ("residual_sum", pl.Float64(), "Σ(y − p), output units"),
     ("residual_squared_sum", pl.Float64(), "Σ(y − p)², output units squared"),
     ("label_sum", pl.Float64(), "Σy"),
+    ("residual_abs_sum", pl.Float64(), "Σ|y − p|, output units"),
 )
 LABEL_SCORES = _table(
     "label_scores",

@@ -1,0 +1,180 @@
+"""Residuals of the day whose labels became complete, and the scores made from them.
+
+Belongs here: joining labels to outputs, filling residual tables, their rows, summing windows.
+Does not belong here: the comparison itself (`stats.residuals`), severities (`decide.severity`).
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from xai_assets.decide.severity import grade_labels
+from xai_assets.errors import ProvenanceError
+from xai_assets.flow.histograms import Profile
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import Provenance, window_days
+from xai_assets.flow.reference import load_profile
+from xai_assets.lake.queries import labelled_rows
+from xai_assets.lake.segments import segment_codes
+from xai_assets.lake.tables import LABEL_SCORES, RESIDUAL_HISTOGRAMS
+from xai_assets.models.artifact import encode_features
+from xai_assets.records import INPUT, MODEL_ROLES, Float64
+from xai_assets.stats.residuals import (
+    ResidualTable,
+    accumulate_residuals,
+    add_residuals,
+    empty_residuals,
+    label_scores,
+)
+
+SUMS = ("label_count", "residual_sum", "residual_squared_sum", "label_sum", "residual_abs_sum")
+Tables = dict[str, ResidualTable]
+
+
+def write_day_residuals(monitor: Monitor, day: date, provenance: str) -> Mapping[str, Any]:
+    """Fill and store `residual_histograms` of `day`: requests made `labels.complete_after_days` earlier."""
+    profile, cohort = load_profile(monitor), cohort_day(monitor, day)
+    config = monitor.config
+    columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns, *_OUTPUTS.values())))
+    rows = labelled_rows(monitor.lake, config, [cohort], day, columns)
+    values = encode_features(rows, monitor.features, unseen="own_code")
+    codes = segment_codes(rows, config.segment_columns, profile.segments)
+    labels = rows["label"].to_numpy().astype(np.float64)
+    tables: Tables = {}
+    for role, column in _OUTPUTS.items():
+        is_classifier = monitor.model(role).is_classifier
+        tables[role] = empty_residuals(profile.segments, profile.edges[INPUT])
+        outputs = _probabilities(monitor, rows[column].to_numpy()) if is_classifier else rows[column].to_numpy()
+        accumulate_residuals(
+            tables[role], profile.edges[INPUT], values, labels, outputs, codes, is_classifier=is_classifier
+        )
+    metadata = {"provenance": provenance, "profile_hash": profile.profile_hash, "cohort": str(cohort)}
+    monitor.lake.write("residual_histograms", monitor.name, day, tables_to_frame(tables), metadata)
+    return {"requests_of": str(cohort), "labelled_requests": rows.height}
+
+
+_OUTPUTS = {role: f"{role}_output" for role in MODEL_ROLES}
+
+
+def cohort_day(monitor: Monitor, day: date) -> date:
+    """The day whose labels are complete on `day`."""
+    labels = monitor.config.labels
+    assert labels is not None
+    assert labels.complete_after_days is not None
+    return day - timedelta(days=labels.complete_after_days)
+
+
+def _probabilities(monitor: Monitor, outputs: Float64) -> Float64:
+    if monitor.config.models.output != "margin":
+        return outputs
+    return np.asarray(1.0 / (1.0 + np.exp(-outputs)))
+
+
+def tables_to_frame(tables: Mapping[str, ResidualTable]) -> pl.DataFrame:
+    """Rows of `residual_histograms`; a cell without a label has no row."""
+    parts = [pl.DataFrame(schema=RESIDUAL_HISTOGRAMS.schema)]
+    for role, table in tables.items():
+        s, j, k = np.nonzero(table.label_count)
+        segments = pl.Series(table.segments, dtype=pl.String).gather(s)
+        features = pl.Series(table.features, dtype=pl.String).gather(j)
+        columns: dict[str, Any] = {"segment": segments, "feature": features, "bin": k}
+        columns |= {name: getattr(table, name)[s, j, k] for name in SUMS}
+        frame = pl.DataFrame(columns).with_columns(pl.lit(role).alias("role"))
+        parts.append(frame.select(pl.col(c).cast(t) for c, t in RESIDUAL_HISTOGRAMS.schema.items()))
+    return pl.concat(parts)
+
+
+def frame_to_tables(frame: pl.DataFrame, profile: Profile) -> Tables:
+    """Residual tables by role; what has no row is zero."""
+    tables: Tables = {}
+    for role in MODEL_ROLES:
+        empty = empty_residuals(profile.segments, profile.edges[INPUT])
+        rows = frame.filter(pl.col("role") == role)
+        segment = {n: i for i, n in enumerate(empty.segments)}
+        feature = {n: i for i, n in enumerate(empty.features)}
+        at = (
+            rows["segment"].replace_strict(segment, return_dtype=pl.Int64).to_numpy(),
+            rows["feature"].replace_strict(feature, return_dtype=pl.Int64).to_numpy(),
+            rows["bin"].cast(pl.Int64).to_numpy(),
+        )
+        for name in SUMS:
+            getattr(empty, name)[at] = rows[name].to_numpy()
+        tables[role] = empty
+    return tables
+
+
+class LabelScorer:
+    """Scores residuals of days of one monitor; each stored day is read once."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self._tables: dict[date, Tables | None] = {}
+
+    @cached_property
+    def profile(self) -> Profile:
+        return load_profile(self.monitor)
+
+    @property
+    def is_classifier(self) -> bool:
+        return all(self.monitor.model(role).is_classifier for role in MODEL_ROLES)
+
+    def score_day(self, day: date, provenance: str) -> pl.DataFrame:
+        """Compute and store `label_scores` of one day; returns what was stored."""
+        scores = self.scores(day)
+        self.monitor.lake.write("label_scores", self.monitor.name, day, scores, {"provenance": provenance})
+        return scores
+
+    def scores(self, day: date) -> pl.DataFrame:
+        """Rows of `label_scores`, none while the reference's own labels are incomplete. Stores nothing."""
+        reference_days = Provenance(self.monitor).residual_reference_days()
+        reference = self._sum([d for d in reference_days if d <= day])
+        if reference is None or day <= reference_days[-1]:
+            return pl.DataFrame(schema=LABEL_SCORES.schema)
+        parts = [pl.DataFrame(schema=LABEL_SCORES.schema)]
+        for window in self.monitor.config.drift.windows_days:
+            current = self._sum(window_days(day, window, reference_days[0]))
+            if current is not None:
+                parts.append(self._score(reference, current, window))
+        return pl.concat(parts)
+
+    def _score(self, reference: Tables, current: Tables, window: int) -> pl.DataFrame:
+        columns = label_scores(reference, current, window_days=window, is_classifier=self.is_classifier)
+        severity, rule = grade_labels(columns, self.monitor.config.drift, is_classifier=self.is_classifier)
+        filled = columns | {"severity": severity, "rule": rule}
+        series = [pl.Series(name, filled[name]) for name in LABEL_SCORES.schema]
+        types = LABEL_SCORES.schema.values()
+        return pl.DataFrame(
+            (s.fill_nan(None) if s.dtype.is_float() else s).cast(t) for s, t in zip(series, types, strict=True)
+        )
+
+    def _sum(self, days: Sequence[date]) -> Tables | None:
+        present = [t for t in (self._day(d) for d in days) if t is not None]
+        if not present:
+            return None
+        total = present[0]
+        for tables in present[1:]:
+            total = {role: add_residuals(total[role], tables[role]) for role in total}
+        return total
+
+    def _day(self, day: date) -> Tables | None:
+        if day not in self._tables:
+            self._tables[day] = self._load(day)
+        return self._tables[day]
+
+    def _load(self, day: date) -> Tables | None:
+        lake, name = self.monitor.lake, self.monitor.name
+        if not lake.exists("residual_histograms", name, day):
+            return None
+        found = lake.metadata("residual_histograms", name, day).get("profile_hash")
+        if found != self.profile.profile_hash:
+            raise ProvenanceError(
+                f"the residuals of {day} were summed over the cells of another reference profile",
+                expected=self.profile.profile_hash,
+                found=str(found),
+                next_step=f"materialize {name}/residual_histograms of {day} again, then the scores",
+            )
+        return frame_to_tables(lake.read("residual_histograms", name, day), self.profile)
