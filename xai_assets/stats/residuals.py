@@ -127,8 +127,9 @@ def label_scores(
 
     - `residual_shift`: √(Σ s_j (d_j − d̄)²) with the window's shares s_j and their mean d̄, less the mean of the
       square without change, Σ s_j v_j − Σ s_j² v_j, and not below 0; output units. Of `*`: √(d² − v).
-    - `z_score`: (X² − f)/√(2f), X² = Σ (d_j − d̂)²/v_j around the mean d̂ weighted by 1/v_j, f its degrees of
-      freedom; about 0 ± 1 without change. Of `*`: f = 1 around 0.
+    - `z_score`: normal deviate of X² = Σ (d_j − d̂)²/v_j around the mean d̂ weighted by 1/v_j, on the scale on which
+      χ² with f = cells − 1 degrees of freedom is nearly normal (Wilson and Hilferty 1931), so that features with few
+      and with many cells compare; about 0 ± 1 without change. Of `*`: X² = d²/v, f = 1.
 
     Only cells with `MIN_CELL_LABELS` labels on both sides take part; with fewer than two such cells (one for `*`)
     the result is NaN. `metric` is `auc` (from twentieths of the output, ties count half) or `mae`.
@@ -208,7 +209,7 @@ def _changes(before: ResidualTable, now: ResidualTable) -> tuple[Float64, Float6
     statistic = (precision * (change - middle) ** 2).sum(axis=2)
     freedom = np.count_nonzero(precision > 0, axis=2) - 1.0
     defined = freedom >= 1
-    z = np.divide(statistic - freedom, np.sqrt(2 * np.maximum(freedom, 1.0)))
+    z = _normal_deviate(statistic, np.maximum(freedom, 1.0))
     shift = np.sqrt(np.maximum(square - null_square, 0.0))
     return np.where(defined, shift, np.nan), np.where(defined, z, np.nan)
 
@@ -222,8 +223,13 @@ def _whole_change(before: ResidualTable, now: ResidualTable) -> tuple[Float64, F
     )
     square, variance = ((mean_now - mean_before) ** 2)[:, 0, 0], (variance_before + variance_now)[:, 0, 0]
     defined = fit[:, 0, 0] & (variance > 0)
-    z = (np.divide(square, variance, out=np.zeros_like(square), where=defined) - 1.0) / np.sqrt(2.0)
+    z = _normal_deviate(np.divide(square, variance, out=np.zeros_like(square), where=defined), np.ones_like(square))
     return np.where(defined, np.sqrt(np.maximum(square - variance, 0.0)), np.nan), np.where(defined, z, np.nan)
+
+
+def _normal_deviate(statistic: Float64, freedom: Float64) -> Float64:
+    spread = 2.0 / (9.0 * freedom)
+    return np.asarray((np.cbrt(statistic / freedom) - (1.0 - spread)) / np.sqrt(spread))
 
 
 def _collapsed(table: ResidualTable) -> ResidualTable:

@@ -1,0 +1,90 @@
+"""Where the drift of one feature is: in one segment, or everywhere.
+
+Belongs here: choosing one location among segments that all show some of it. Does not belong here: severities (see
+`severity`), reasons (see `causes`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from xai_assets.records import OVERALL, Float64
+
+QUIET_SHARE = 0.25
+"""Outside a segment there may be this share of its own PSI before the drift counts as spread beyond it."""
+
+
+def nested(a: str, b: str) -> bool:
+    """Whether one segment holds the other: the same one, or one of them is `overall`.
+
+    >>> nested("overall", "channel=web"), nested("channel=web", "region=north")
+    (True, False)
+    """
+    return a == b or OVERALL in (a, b)
+
+
+def localise(
+    segments: Sequence[str],
+    psi: Float64,
+    complement: Float64,
+    exceeds: npt.NDArray[np.bool_],
+    noted_floor: float,
+) -> str | None:
+    """The one segment to which the drift is confined, `overall` where there is none, None where nothing exceeds.
+
+    A fault in one channel shows in every region too, because a part of each region's requests came through that
+    channel. What tells the true place from such shadows is everybody else: outside the true segment nothing moved.
+    So a segment qualifies when it exceeds while its complement is below `noted_floor` or below a quarter of its own
+    PSI. Among those that qualify the quietest complement wins, where complements that differ by less than noise
+    (a quarter of the floor, a twentieth of the largest PSI) count as equal; then the largest PSI, then the name.
+
+    Parameters
+    ----------
+    segments
+        Names, `overall` among them.
+    psi, complement
+        Corrected PSI inside and outside of each segment, nats [S]; NaN where not defined.
+    exceeds
+        Whether the segment's score is at least noted, bool [S].
+    noted_floor
+        Corrected PSI from which drift is noted, nats.
+    """
+    if not exceeds.any():
+        return None
+    outside = np.nan_to_num(np.maximum(complement, 0.0), nan=np.inf)
+    named = np.array([s != OVERALL for s in segments])
+    confined = exceeds & named & (outside < np.maximum(noted_floor, QUIET_SHARE * psi))
+    candidates = np.flatnonzero(confined)
+    if not len(candidates):
+        return OVERALL
+    step = max(noted_floor / 4, 0.05 * float(psi[candidates].max()))
+    return segments[min(candidates, key=lambda i: (int(outside[i] / step), -psi[i], segments[i]))]
+
+
+def localise_residuals(segments: Sequence[str], shift: Float64, exceeds: npt.NDArray[np.bool_]) -> str | None:
+    """The one segment where residuals changed, `overall` where it is not one alone, None where nothing exceeds.
+
+    segments: the judged ones. A segment is named when it exceeds and no other value of its context does, and that
+    context has other judged values; among several the largest shift wins. Where `overall` does not exceed, the
+    largest shift among the exceeding segments wins.
+    """
+    if not exceeds.any():
+        return None
+    showing = [i for i, s in enumerate(segments) if exceeds[i] and s != OVERALL]
+    alone = [i for i in showing if _is_alone(segments, exceeds, i)]
+    if OVERALL in segments and exceeds[list(segments).index(OVERALL)] and not alone:
+        return OVERALL
+    chosen = alone or showing
+    return segments[max(chosen, key=lambda i: (shift[i], segments[i]))]
+
+
+def siblings(segments: Sequence[str], segment: str) -> list[str]:
+    """Other values of the same context."""
+    context = segment.split("=", 1)[0]
+    return [s for s in segments if s not in (segment, OVERALL) and s.split("=", 1)[0] == context]
+
+
+def _is_alone(segments: Sequence[str], exceeds: npt.NDArray[np.bool_], position: int) -> bool:
+    others = set(siblings(segments, segments[position]))
+    return bool(others) and not any(exceeds[i] for i, s in enumerate(segments) if s in others)
