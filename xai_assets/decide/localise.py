@@ -55,8 +55,8 @@ def localise(
     outside = np.nan_to_num(np.maximum(complement, 0.0), nan=np.inf)
     named = np.array([s != OVERALL for s in segments])
     confined = exceeds & named & (outside < np.maximum(noted_floor, QUIET_SHARE * psi))
-    candidates = np.flatnonzero(confined)
-    if not len(candidates):
+    candidates = [int(i) for i in np.flatnonzero(confined)]
+    if not candidates:
         return OVERALL
     step = max(noted_floor / 4, 0.05 * float(psi[candidates].max()))
     return segments[min(candidates, key=lambda i: (int(outside[i] / step), -psi[i], segments[i]))]

@@ -22,8 +22,8 @@ _Text = npt.NDArray[np.object_]
 
 NULL_DEVIATIONS = 4.0
 """Standard deviations above its mean without drift that a corrected PSI must exceed."""
-LABEL_Z = 6.0
-"""`z_score` from which a change of residuals counts; without change 1 in 10⁵ is above 6, its law being skewed."""
+LABEL_Z = 4.5
+"""`z_score` from which a change of residuals counts; chance reaches it about three times in a million."""
 LABEL_FLOORS = (0.02, 0.05, 0.10)
 """`residual_shift` from which a change is noted, a warning, critical: in output units of a classifier, for a
 regression in units of the reference's mean absolute error."""
@@ -63,10 +63,8 @@ def grade(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
     )
     rank = np.where(enough, 1 + np.where(loud & important & ~whole, level, 0), 0)
     severity = np.array(SEVERITIES, dtype=object)[rank]
-    rules = [
-        _rule(*row, drift)
-        for row in zip(severity, effect, noise, share, n, m, loud, important, whole, level, strict=True)
-    ]
+    facts = zip(severity, effect, noise, share, n, m, loud, important, whole, level, strict=True)
+    rules = [_rule(drift, *row) for row in facts]
     return severity, np.array(rules, dtype=object)
 
 
@@ -105,7 +103,7 @@ def grade_labels(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
     loud = z >= LABEL_Z
     rank = np.where(enough, 1 + np.where(loud, level, 0), 0)
     severity = np.array(SEVERITIES, dtype=object)[rank]
-    rules = [_label_rule(*row, drift) for row in zip(severity, shift, unit, z, count, loud, level, strict=True)]
+    rules = [_label_rule(drift, *row) for row in zip(severity, shift, unit, z, count, loud, level, strict=True)]
     return severity, np.array(rules, dtype=object)
 
 
@@ -122,6 +120,7 @@ def _label_units(scores: Columns) -> Float64:
 
 
 def _rule(
+    drift: DriftConfig,
     severity: str,
     effect: float,
     noise: float,
@@ -132,7 +131,6 @@ def _rule(
     important: bool,
     whole: bool,
     level: int,
-    drift: DriftConfig,
 ) -> str:
     if severity == "insufficient":
         few, name = (n, "window") if n < drift.min_effective_rows else (m, "reference")
@@ -145,13 +143,14 @@ def _rule(
     if not loud:
         return f"corrected PSI {effect:.3f} nats is what chance reaches (up to {noise:.3f})"
     if not important:
-        return f"corrected PSI {effect:.3f} nats, but only {share:.1%} of Σ mean |φ| (from {drift.min_importance_share:.1%})"
+        small = f"only {share:.1%} of Σ mean |φ|, below {drift.min_importance_share:.1%}"
+        return f"corrected PSI {effect:.3f} nats, but {small}"
     floor = (floors.noted, floors.warning, floors.critical)[level - 1]
     return f"corrected PSI {effect:.3f} ≥ {floor:g} nats, chance reaches {noise:.3f}"
 
 
 def _label_rule(
-    severity: str, shift: float, unit: float, z: float, count: float, loud: bool, level: int, drift: DriftConfig
+    drift: DriftConfig, severity: str, shift: float, unit: float, z: float, count: float, loud: bool, level: int
 ) -> str:
     if severity == "insufficient":
         return f"{count:.0f} labels in the window, {drift.min_effective_rows} are needed"
