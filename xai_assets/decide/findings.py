@@ -1,0 +1,441 @@
+"""What one day's scores say: per role and feature one finding with its place, its cause and its consequences.
+
+Belongs here: reading one day's rows of drift scores and label scores. Does not belong here: memory of other days (see
+`alerts`), severities (see `severity`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xai_assets.config import DriftConfig
+from xai_assets.decide.causes import (
+    INPUT_FAULT,
+    POPULATION_MOVED,
+    RELATION_CHANGED,
+    USE_CHANGED,
+    InputFacts,
+    fault_texts,
+    input_cause,
+)
+from xai_assets.decide.localise import localise, localise_residuals, nested
+from xai_assets.errors import XaiAssetsError
+from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, WHOLE, Float64, severity_rank
+
+Columns = Mapping[str, Any]
+"""Rows as columns: name → sequence or array, all of one length; None and NaN both mean "not defined"."""
+
+SCORE_COLUMNS = (
+    "role",
+    "population",
+    "segment",
+    "feature",
+    "window_days",
+    "severity",
+    "n_effective",
+    "n_effective_reference",
+    "psi_corrected_nats",
+    "psi_complement_nats",
+    "importance",
+    "importance_reference",
+    "importance_share",
+    "missing_share",
+    "missing_share_reference",
+    "outside_share",
+    "outside_share_reference",
+    "is_constant",
+)
+"""Columns of `drift_scores` that `daily_findings` reads. Only population `all` is judged: which requests diverge
+changes with the models' inputs, so attributions of the divergent ones move without any fault of their own."""
+LABEL_COLUMNS = (
+    "role",
+    "segment",
+    "feature",
+    "window_days",
+    "severity",
+    "residual_shift",
+    "z_score",
+    "metric",
+    "metric_value",
+    "metric_reference",
+)
+"""Columns of `label_scores` that `daily_findings` reads."""
+ATTRIBUTION_ROLES = (*MODEL_ROLES, DIFFERENCE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One feature's drift in one role on one day.
+
+    effect in effect_unit (corrected PSI in nats, or change of residuals in output units); evidence: z_score of a
+    changed relation, else equal to effect; exceeding: every segment in which it shows; moved_with: features whose
+    attributions moved as a consequence; detail: the numbers, as sentences.
+    """
+
+    role: str
+    feature: str
+    segment: str
+    window_days: int
+    cause: str
+    severity: str
+    effect: float
+    effect_unit: str
+    evidence: float
+    exceeding: tuple[str, ...]
+    detail: str
+    moved_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A broken input or moved population on one day: label residuals of these requests say nothing about the truth."""
+
+    feature: str
+    segment: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class DayFindings:
+    """Everything later stages need of one day.
+
+    findings: at most one per role and feature, from attributions and inputs. relations: the same from labels, every
+    candidate, the strongest evidence first. judged, labels_judged: (role, segment) with enough requests or labels to
+    be judged. disturbances: what was wrong with the inputs.
+    """
+
+    day: date
+    findings: tuple[Finding, ...] = ()
+    relations: tuple[Finding, ...] = ()
+    judged: frozenset[tuple[str, str]] = frozenset()
+    labels_judged: frozenset[tuple[str, str]] = frozenset()
+    disturbances: tuple[Disturbance, ...] = ()
+
+
+def daily_findings(day: date, scores: Columns | None, label_scores: Columns | None, drift: DriftConfig) -> DayFindings:
+    """Findings of one day from that day's rows alone.
+
+    Parameters
+    ----------
+    day
+        The day on which the rows' windows end.
+    scores, label_scores
+        Graded rows (`SCORE_COLUMNS`, `LABEL_COLUMNS`), or None where none are stored.
+    drift
+        Floors.
+
+    Raises
+    ------
+    XaiAssetsError
+        Where a column is missing.
+    """
+    views = _views(scores, SCORE_COLUMNS) if scores is not None else {}
+    label_views = _views(label_scores, LABEL_COLUMNS) if label_scores is not None else {}
+    inputs = _Inputs(views[INPUT], drift) if INPUT in views else None
+    found = [f for r in ATTRIBUTION_ROLES if r in views for f in _role_findings(views[r], inputs, drift)]
+    found += _unnoticed_faults(views, inputs, found, drift)
+    relations = [f for r in MODEL_ROLES if r in label_views for f in _relations(label_views[r])]
+    return DayFindings(
+        day=day,
+        findings=tuple(found),
+        relations=tuple(sorted(relations, key=lambda f: (-f.evidence, f.role, f.feature))),
+        judged=frozenset((r, s) for r, view in views.items() for s in view.judged_segments()),
+        labels_judged=frozenset((r, s) for r, view in label_views.items() for s in view.judged_segments()),
+        disturbances=tuple(inputs.disturbances()) if inputs else (),
+    )
+
+
+class _View:
+    """Rows of one role, each segment × feature in its judged window: the shortest one with enough requests.
+
+    Labels are few: there (`any_window`) the shortest window that exceeds its floor goes before it.
+    """
+
+    def __init__(
+        self, role: str, rows: dict[str, npt.NDArray[Any]], chosen: npt.NDArray[np.int64], *, any_window: bool
+    ) -> None:
+        self.role = role
+        self.rows = rows
+        segments: dict[str, int] = {}
+        features: dict[str, int] = {}
+        s = [segments.setdefault(x, len(segments)) for x in rows["segment"][chosen]]
+        f = [features.setdefault(x, len(features)) for x in rows["feature"][chosen]]
+        self.segments, self.features = tuple(segments), tuple(features)
+        self.at = np.full((len(segments), len(features)), -1, dtype=np.int64)
+        self.ranks = np.array([severity_rank(x) for x in rows["severity"]], dtype=np.int64)
+        preferred = (self.ranks[chosen] >= severity_rank("noted")) & any_window
+        # What is written last remains: the longest window goes first, preferred rows go last.
+        order = np.lexsort((-rows["window_days"][chosen], preferred))
+        self.at[np.array(s, dtype=np.int64)[order], np.array(f, dtype=np.int64)[order]] = chosen[order]
+
+    def row(self, segment: str, feature: str) -> int | None:
+        if segment not in self.segments or feature not in self.features:
+            return None
+        at = int(self.at[self.segments.index(segment), self.features.index(feature)])
+        return at if at >= 0 else None
+
+    def value(self, column: str, row: int) -> Any:
+        return self.rows[column][row]
+
+    def of_feature(self, column: str, feature: str) -> Float64:
+        """A column over the segments [S]; NaN where a segment is not judged."""
+        at = self.at[:, self.features.index(feature)]
+        return np.where(at >= 0, self.rows[column][at].astype(np.float64), np.nan)
+
+    def exceeds(self, feature: str) -> npt.NDArray[np.bool_]:
+        at = self.at[:, self.features.index(feature)]
+        return np.asarray((at >= 0) & (self.ranks[at] >= severity_rank("noted")))
+
+    def drifting(self) -> list[str]:
+        """Features that are at least noted in some segment."""
+        loud = np.any((self.at >= 0) & (self.ranks[self.at] >= severity_rank("noted")), axis=0).tolist()
+        return [f for f, x in zip(self.features, loud, strict=True) if x]
+
+    def judged_segments(self) -> list[str]:
+        return [s for s, found in zip(self.segments, np.any(self.at >= 0, axis=1).tolist(), strict=True) if found]
+
+
+def _views(columns: Columns, wanted: Sequence[str]) -> dict[str, _View]:
+    missing = [c for c in wanted if c not in columns]
+    if missing:
+        raise XaiAssetsError(
+            "rows of scores lack columns", expected=", ".join(wanted), found=f"no {', '.join(missing)}"
+        )
+    text = ("role", "population", "segment", "feature", "severity", "metric")
+    rows = {c: np.asarray(columns[c], dtype=object if c in text else np.float64) for c in wanted}
+    used = rows["severity"] != "insufficient"
+    if "population" in rows:
+        used &= (rows["population"] == "all") & (rows["feature"] != WHOLE)
+    roles = dict.fromkeys(rows["role"][used])
+    labels = "z_score" in rows
+    return {r: _View(r, rows, np.flatnonzero(used & (rows["role"] == r)), any_window=labels) for r in roles}
+
+
+class _Inputs:
+    """What the inputs themselves did, by feature and segment."""
+
+    def __init__(self, view: _View, drift: DriftConfig) -> None:
+        self._view = view
+        self._noted = drift.effect_floors.noted
+        self._located: dict[str, str | None] = {}
+
+    def facts(self, feature: str, segment: str) -> InputFacts | None:
+        row = self._view.row(segment, feature)
+        if row is None:
+            return None
+        numbers = {c: float(self._view.value(c, row)) for c in _FACT_COLUMNS}
+        constant = bool(self._view.value("is_constant", row) == 1.0)
+        return InputFacts(severity=str(self._view.value("severity", row)), is_constant=constant, **numbers)
+
+    def cause(self, feature: str, segment: str) -> str:
+        return input_cause(self.facts(feature, segment))
+
+    def location(self, feature: str) -> str | None:
+        """Where the input of a feature drifts, or None."""
+        if feature not in self._located:
+            view = self._view
+            known = feature in view.features
+            self._located[feature] = _locate(view, feature, self._noted) if known else None
+        return self._located[feature]
+
+    def features(self) -> tuple[str, ...]:
+        return self._view.features
+
+    def disturbances(self) -> list[Disturbance]:
+        places = [(f, self.location(f)) for f in self._view.features]
+        return [Disturbance(f, s, self.cause(f, s)) for f, s in places if s is not None and self.cause(f, s)]
+
+
+_FACT_COLUMNS = (
+    "psi_corrected_nats",
+    "missing_share",
+    "missing_share_reference",
+    "outside_share",
+    "outside_share_reference",
+    "n_effective",
+    "n_effective_reference",
+)
+
+
+def _locate(view: _View, feature: str, noted: float) -> str | None:
+    psi, complement = (view.of_feature(c, feature) for c in ("psi_corrected_nats", "psi_complement_nats"))
+    return localise(view.segments, psi, complement, view.exceeds(feature), noted)
+
+
+def _role_findings(view: _View, inputs: _Inputs | None, drift: DriftConfig) -> list[Finding]:
+    """Findings of one role, consequences folded into the features they follow from."""
+    found = [_attribution_finding(view, f, inputs, drift) for f in view.drifting()]
+    roots = [f for f in found if f.cause in (INPUT_FAULT, POPULATION_MOVED)]
+    followers: dict[str, list[str]] = {}
+    for finding in found:
+        if finding.cause == USE_CHANGED and (root := _root_of(finding, roots)):
+            followers.setdefault(root.feature, []).append(finding.feature)
+    consequences = {f for names in followers.values() for f in names}
+    kept = [f for f in found if f.feature not in consequences]
+    return [replace(f, moved_with=tuple(sorted(followers.get(f.feature, ())))) for f in kept]
+
+
+def _root_of(finding: Finding, roots: Sequence[Finding]) -> Finding | None:
+    """The strongest broken or moved input in the same place: broken before moved, then by effect."""
+    here = [r for r in roots if nested(r.segment, finding.segment)]
+    return max(here, key=lambda r: (r.cause == INPUT_FAULT, r.effect, r.feature), default=None)
+
+
+def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drift: DriftConfig) -> Finding:
+    segment = _locate(view, feature, drift.effect_floors.noted) or OVERALL
+    cause, segment = _cause_and_place(view, feature, segment, inputs)
+    row = view.row(segment, feature)
+    if row is None or view.ranks[row] < severity_rank("noted"):
+        # `overall` may be below the floor where several segments, none of them alone, are above it.
+        row = _loudest(view, feature)
+        segment = segment if view.row(segment, feature) is not None else str(view.value("segment", row))
+    effect = float(view.value("psi_corrected_nats", row))
+    severity = str(view.value("severity", row))
+    window = int(view.value("window_days", row))
+    before, now = (float(view.value(c, row)) for c in ("importance_reference", "importance"))
+    spread = "" if window == 1 else f" over {window} days"
+    numbers = f"corrected PSI {effect:.2f} nats{spread} ({severity}), mean |φ| {before:.3g} → {now:.3g}."
+    detail = f"{numbers} {_cause_text(cause, feature, segment, inputs)}".rstrip()
+    return Finding(
+        role=view.role,
+        feature=feature,
+        segment=segment,
+        window_days=window,
+        cause=cause,
+        severity=severity,
+        effect=effect,
+        effect_unit="nats",
+        evidence=effect,
+        exceeding=_exceeding(view, feature),
+        detail=detail,
+    )
+
+
+def _cause_and_place(view: _View, feature: str, segment: str, inputs: _Inputs | None) -> tuple[str, str]:
+    """The input's own state in the place of the drift; where only the input shows one place, that is the place."""
+    if inputs is None:
+        return USE_CHANGED, segment
+    place = inputs.location(feature)
+    if segment == OVERALL and place not in (None, OVERALL) and place in _exceeding(view, feature):
+        segment = str(place)
+    cause = inputs.cause(feature, segment)
+    if not cause and inputs.cause(feature, OVERALL) == POPULATION_MOVED:
+        cause = POPULATION_MOVED
+    return cause or USE_CHANGED, segment
+
+
+def _exceeding(view: _View, feature: str) -> tuple[str, ...]:
+    return tuple(s for s, x in zip(view.segments, view.exceeds(feature), strict=True) if x)
+
+
+def _loudest(view: _View, feature: str) -> int:
+    at = view.at[:, view.features.index(feature)]
+    rows = [int(r) for r, x in zip(at, view.exceeds(feature), strict=True) if x]
+    return max(rows, key=lambda r: (view.ranks[r], float(view.value("psi_corrected_nats", r))))
+
+
+def _cause_text(cause: str, feature: str, segment: str, inputs: _Inputs | None) -> str:
+    facts = inputs.facts(feature, segment) if inputs is not None else None
+    if cause == INPUT_FAULT and facts is not None:
+        return f"{_capital('; '.join(fault_texts(facts)))}: the input looks broken."
+    if cause == POPULATION_MOVED:
+        size = "" if facts is None else f" (corrected PSI {facts.psi_corrected_nats:.2f} nats)"
+        return f"Its values moved too{size}: other requests come in than in the reference."
+    return "Its own values did not move: the model uses it differently beside the other inputs."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _unnoticed_faults(
+    views: Mapping[str, _View], inputs: _Inputs | None, found: Sequence[Finding], drift: DriftConfig
+) -> list[Finding]:
+    """Broken inputs of features that matter, where no model's attributions moved (yet)."""
+    if inputs is None:
+        return []
+    noticed = {f.feature for f in found if f.role in MODEL_ROLES}
+    return [
+        finding
+        for feature in inputs.features()
+        if feature not in noticed and (finding := _input_finding(views, inputs, feature, drift)) is not None
+    ]
+
+
+def _input_finding(views: Mapping[str, _View], inputs: _Inputs, feature: str, drift: DriftConfig) -> Finding | None:
+    segment = inputs.location(feature)
+    facts = inputs.facts(feature, segment) if segment is not None else None
+    if segment is None or facts is None or input_cause(facts) != INPUT_FAULT:
+        return None
+    shares = [_share_of(views[r], feature, segment) for r in MODEL_ROLES if r in views]
+    share = max(shares, default=0.0)
+    if share < drift.min_importance_share:
+        return None
+    view = views[INPUT]
+    row = view.row(segment, feature)
+    effect = facts.psi_corrected_nats
+    texts = _capital("; ".join(fault_texts(facts)))
+    return Finding(
+        role=INPUT,
+        feature=feature,
+        segment=segment,
+        window_days=int(view.value("window_days", row)) if row is not None else 1,
+        cause=INPUT_FAULT,
+        severity=facts.severity,
+        effect=effect,
+        effect_unit="nats",
+        evidence=effect,
+        exceeding=_exceeding(view, feature),
+        detail=f"{texts}. No model's attributions have moved so far.",
+    )
+
+
+def _share_of(view: _View, feature: str, segment: str) -> float:
+    row = view.row(segment, feature)
+    share = float(view.value("importance_share", row)) if row is not None else 0.0
+    return 0.0 if np.isnan(share) else share
+
+
+def _relations(view: _View) -> list[Finding]:
+    """Candidates for a changed relation. `*`, the common change of all, only where no single feature shows one."""
+    features = view.drifting()
+    single = [f for f in features if f != WHOLE]
+    return [_relation(view, f) for f in single or features]
+
+
+def _relation(view: _View, feature: str) -> Finding:
+    exceeds, shift = view.exceeds(feature), view.of_feature("residual_shift", feature)
+    judged = np.flatnonzero(view.at[:, view.features.index(feature)] >= 0)
+    names = [view.segments[i] for i in judged]
+    segment = localise_residuals(names, np.nan_to_num(shift[judged]), exceeds[judged]) or OVERALL
+    row = view.row(segment, feature)
+    assert row is not None
+    effect, z = float(view.value("residual_shift", row)), float(view.value("z_score", row))
+    window, severity = int(view.value("window_days", row)), str(view.value("severity", row))
+    detail = f"residuals changed by {effect:.3g} (z = {z:.1f}, {severity}){_metric_text(view, segment)}."
+    return Finding(
+        role=view.role,
+        feature=feature,
+        segment=segment,
+        window_days=window,
+        cause=RELATION_CHANGED,
+        severity=severity,
+        effect=effect,
+        effect_unit="output units",
+        evidence=z,
+        exceeding=_exceeding(view, feature),
+        detail=detail,
+    )
+
+
+def _metric_text(view: _View, segment: str) -> str:
+    row = view.row(segment, WHOLE)
+    if row is None:
+        return ""
+    before, now = (float(view.value(c, row)) for c in ("metric_reference", "metric_value"))
+    name = {"auc": "AUC", "mae": "mean absolute error"}.get(str(view.value("metric", row)), "metric")
+    return "" if np.isnan(before) or np.isnan(now) else f", {name} {before:.3g} → {now:.3g}"
