@@ -25,6 +25,12 @@ class FileStore(Protocol):
 
     root: str
     is_local: bool
+    filesystem: Any
+    """The `pyarrow.fs.FileSystem` below."""
+
+    def inner(self, name: str) -> str:
+        """Path of a file within `filesystem`."""
+        ...
 
     def address(self, name: str) -> str:
         """Path or URI of a file, as other tools understand it."""
@@ -65,7 +71,7 @@ def open_root(root: str) -> FileStore:
         ) from error
     if isinstance(filesystem, pafs.LocalFileSystem):
         return LocalFiles(Path(inner))
-    return ObjectFiles(root.rstrip("/"), filesystem, inner.rstrip("/"))
+    return ObjectFiles(root, filesystem, inner.rstrip("/"))
 
 
 class LocalFiles:
@@ -76,13 +82,16 @@ class LocalFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder.as_posix()
-        self._filesystem = pafs.LocalFileSystem()
+        self.filesystem: Any = pafs.LocalFileSystem()
 
     def address(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    def inner(self, name: str) -> str:
+        return self.address(name)
+
     def open(self, name: str) -> Any:
-        return self._filesystem.open_input_file(self.address(name))
+        return self.filesystem.open_input_file(self.address(name))
 
     def version(self, name: str) -> tuple[int, int] | None:
         try:
@@ -133,13 +142,15 @@ class ObjectFiles:
     is_local = False
 
     def __init__(self, root: str, filesystem: Any, inner: str) -> None:
-        self.root, self.filesystem, self._inner = root, filesystem, inner
+        base, mark, options = root.partition("?")
+        self._base, self._options = base.rstrip("/"), mark + options
+        self.root = self._base + self._options
+        self.filesystem, self._inner = filesystem, inner
 
     def address(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return f"{self._base}/{name}{self._options}"
 
     def inner(self, name: str) -> str:
-        """Path of a file within the pyarrow filesystem."""
         return f"{self._inner}/{name}" if self._inner else name
 
     def open(self, name: str) -> Any:

@@ -108,7 +108,7 @@ class Spool:
                 yield frame[self._id], local
 
     def _read(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-        with pa.memory_map(str(self._path)) as source:
+        with pa.OSFile(str(self._path), "rb") as source:  # a memory map would count as memory in use
             for batch in pa.ipc.open_stream(source):
                 table = pa.Table.from_batches([batch])
                 frame = pl.from_arrow(table.select(columns) if columns else table)

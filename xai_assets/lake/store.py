@@ -49,6 +49,10 @@ class Lake:
         """Path or URI of a partition, whether it exists or not."""
         return self.files.address(_name(table, monitor, day))
 
+    def inner(self, table: str, monitor: str, day: date | None = None) -> str:
+        """Path of a partition within `files.filesystem`."""
+        return self.files.inner(_name(table, monitor, day))
+
     def exists(self, table: str, monitor: str, day: date | None = None) -> bool:
         return self.files.version(_name(table, monitor, day)) is not None
 
