@@ -87,10 +87,10 @@ def read_jsonl(
     """
     refuse_empty(path, uri)
     seen: dict[str, None] = {}
-    had_rows = False
+    had_rows, rows = False, _JsonRows(wanted, encoding)
     with _open_text(path, encoding, key) as stream:
         for first, lines, _ in _pieces(stream):
-            frame, numbers, broken = _json_rows(first, lines, encoding)
+            frame, numbers, broken = rows.take(first, lines)
             seen |= dict.fromkeys(frame.columns)
             wanted.check_others(uri, frame.columns)
             had_rows = had_rows or frame.height > 0
@@ -98,6 +98,11 @@ def read_jsonl(
                 yield RawBatch(_typed(frame, wanted.columns), numbers, _raw_lines(lines, first, numbers), broken)
     if had_rows:
         wanted.check(uri, list(seen))
+
+
+def _has_bad_bytes(text: str) -> bool:
+    """A search for characters outside the BMP costs more than parsing; ASCII is known to have none."""
+    return not text.isascii() and _BAD_BYTES.search(text) is not None
 
 
 def _open_text(path: Path, encoding: str, key: str) -> TextIO:
@@ -159,7 +164,7 @@ class _CsvRows:
     def _fast(self, lines: list[str]) -> pa.Table | None:
         """All lines at once, or None where one of them needs a closer look."""
         text = "\n".join(lines)
-        if "" in lines or _BAD_BYTES.search(text) or any(line.count('"') % 2 for line in lines if '"' in line):
+        if "" in lines or _has_bad_bytes(text) or any(line.count('"') % 2 for line in lines if '"' in line):
             return None
         unsound: list[Any] = []
 
@@ -260,11 +265,52 @@ def _csv_batch(table: pa.Table, names: list[str], numbers: pl.Series, broken: tu
 # --- JSON lines ------------------------------------------------------------------------------------------
 
 
-def _json_rows(first: int, lines: list[str], encoding: str) -> tuple[pl.DataFrame, pl.Series, tuple[BrokenLine, ...]]:
-    filled = [i for i, line in enumerate(lines) if line.strip()]
-    frame = _fast_json([lines[i] for i in filled])
-    if frame is not None:
-        return frame, pl.Series(filled, dtype=pl.Int64) + first, ()
+class _JsonRows:
+    """Rows of JSON lines; types found in one piece are tried on the next, which halves the work on it."""
+
+    def __init__(self, wanted: Wanted, encoding: str) -> None:
+        self._wanted, self._encoding = wanted, encoding
+        self._types: dict[str, pl.DataType] | None = None
+
+    def take(self, first: int, lines: list[str]) -> tuple[pl.DataFrame, pl.Series, tuple[BrokenLine, ...]]:
+        filled = [i for i, line in enumerate(lines) if line.strip()]
+        frame = self._fast([lines[i] for i in filled]) if filled else None
+        if frame is not None:
+            return frame, pl.Series(filled, dtype=pl.Int64) + first, ()
+        return _slow_json(first, lines, filled, self._encoding)
+
+    def _fast(self, lines: list[str]) -> pl.DataFrame | None:
+        """All lines at once, or None where a line is unsound or values of one column do not go together."""
+        text = "\n".join(lines)
+        if _has_bad_bytes(text):
+            return None
+        content = text.encode("utf-8", "surrogatepass")
+        frame = _ndjson(content, self._types) if self._types else None
+        if frame is None:
+            frame = _ndjson(content, None)
+        if frame is None or frame.height != len(lines) or any(_odd(t) for t in frame.dtypes):
+            return None
+        types = {n: frame.schema[n] for n in self._wanted.columns if n in frame.columns}
+        complete = len(types) == len(self._wanted.columns) and pl.Null() not in types.values()
+        self._types = types if complete and self._wanted.others_allowed else None
+        return frame.with_columns(pl.col(pl.Boolean).cast(pl.String))
+
+
+def _ndjson(content: bytes, types: dict[str, pl.DataType] | None) -> pl.DataFrame | None:
+    """polars refuses a value that is not of the given type, it does not convert it."""
+    try:
+        return pl.read_ndjson(io.BytesIO(content), schema=types, infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _odd(dtype: pl.DataType) -> bool:
+    return dtype.is_nested() or dtype == pl.Int128
+
+
+def _slow_json(
+    first: int, lines: list[str], filled: list[int], encoding: str
+) -> tuple[pl.DataFrame, pl.Series, tuple[BrokenLine, ...]]:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     broken: list[BrokenLine] = []
@@ -279,20 +325,6 @@ def _json_rows(first: int, lines: list[str], encoding: str) -> tuple[pl.DataFram
     columns = {name: _json_column(name, [row.get(name) for row in rows]) for name in names}
     frame = pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows))
     return frame, pl.Series(numbers, dtype=pl.Int64), tuple(broken)
-
-
-def _fast_json(lines: list[str]) -> pl.DataFrame | None:
-    """All lines at once, or None where a line is unsound or values of one column do not go together."""
-    text = "\n".join(lines)
-    if not lines or _BAD_BYTES.search(text):
-        return None
-    try:
-        frame = pl.read_ndjson(io.BytesIO(text.encode()), infer_schema_length=None)
-    except (pl.exceptions.PolarsError, UnicodeEncodeError):
-        return None
-    if frame.height != len(lines) or any(t.is_nested() or t == pl.Int128 for t in frame.dtypes):
-        return None
-    return frame.with_columns(pl.col(pl.Boolean).cast(pl.String))
 
 
 def _parse_json(line: str, encoding: str) -> tuple[dict[str, Any] | None, str]:

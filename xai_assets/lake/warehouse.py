@@ -46,7 +46,7 @@ _TYPES = {
 
 
 def open_warehouse(path: Path, lake: Lake, monitors: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection in memory with all views, for `run_sql`; the file at `path` is brought up to date on the way.
+    """A connection in memory with all views; the file at `path` is brought up to date on the way.
 
     The file is left as it is where another process holds it, and on an object store.
     """
@@ -82,8 +82,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, lake: Lake, monitors: Se
     connection.execute(_ATTRIBUTIONS_VIEW)
 
 
-def run_sql(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """The result of one query that only reads.
+def run_sql(lake: Lake, query: str, monitors: Sequence[str] | None = None) -> pl.DataFrame:
+    """The result of one query that only reads, over the views of `create_views`.
 
     Raises
     ------
@@ -92,7 +92,9 @@ def run_sql(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
     """
     _refuse_writes(query)
     try:
-        return _polars(connection.execute(query))
+        with connect() as connection:
+            create_views(connection, lake, monitors)
+            return _polars(connection.execute(query))
     except duckdb.CatalogException as error:
         raise LakeError(
             "the query names something that is not there",
