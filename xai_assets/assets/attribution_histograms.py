@@ -19,26 +19,26 @@ from xai_assets.stats.divergence import summarize
 TABLE = "attribution_histograms"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `attribution_histograms` asset of a monitor."""
     deps = ["production_attributions", "experimental_attributions", "reference_profile"]
-    arguments = stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"})
+    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"})
 
     @dg.asset(**arguments, output_required=False)
     def attribution_histograms(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             profile = load_profile(monitor)
             blocks = write_day_histograms(monitor, day, profile, provenance)
             return {
-                "dagster/partition_row_count": lake.row_count(TABLE, config.name, day),
+                "dagster/partition_row_count": lake.row_count(TABLE, settings.name, day),
                 "profile_hash": profile.profile_hash,
                 "why_the_models_differ": stage.table_of(pl.DataFrame([asdict(s) for s in summarize(blocks)])),
             }
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
 
     return attribution_histograms

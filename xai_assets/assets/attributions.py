@@ -14,11 +14,11 @@ from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.store import Lake
 
 
-def build(config: MonitorConfig, role: str) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
     """The `<role>_attributions` asset of a monitor."""
     table = f"{role}_attributions"
-    key = stage.asset_key(config, table)
-    limit = config.explanation.additivity_tolerance
+    key = stage.asset_key(settings, table)
+    limit = settings.explanation.additivity_tolerance
     additivity = dg.AssetCheckSpec(
         "additivity",
         asset=key,
@@ -27,14 +27,14 @@ def build(config: MonitorConfig, role: str) -> dg.AssetsDefinition:
     )
 
     @dg.asset(
-        **stage.asset_arguments(config, table, deps=["divergence_set", "replay_log"], kinds={"xgboost", "parquet"}),
+        **stage.asset_arguments(settings, table, deps=["divergence_set", "replay_log"], kinds={"xgboost", "parquet"}),
         check_specs=[additivity],
         output_required=False,
     )
     def attributions(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             report = explain_day(monitor, role, day, provenance)
@@ -50,7 +50,7 @@ def build(config: MonitorConfig, role: str) -> dg.AssetsDefinition:
                 "top_features": stage.table_of(top),
             }
 
-        yield from stage.run_days(context, monitor, table, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, table, compute, force=config.force)
         errors = {d: _error(monitor, table, date.fromisoformat(d)) for d in context.partition_keys}
         over = {d: e for d, e in errors.items() if e is not None and not e <= limit}
         yield dg.AssetCheckResult(

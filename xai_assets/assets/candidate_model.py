@@ -22,21 +22,21 @@ class RetrainingConfig(dg.Config):
     as_of: str = ""
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `candidate_model` asset of a monitor, materialized by the retraining job."""
     arguments = stage.asset_arguments(
-        config, "model_versions", deps=["recommendations", "replay_log"], kinds={"xgboost"}, daily=False
+        settings, "model_versions", deps=["recommendations", "replay_log"], kinds={"xgboost"}, daily=False
     )
 
-    @dg.asset(**{**arguments, "key": stage.asset_key(config, NAME), "pool": f"{config.name}_{NAME}"})
+    @dg.asset(**{**arguments, "key": stage.asset_key(settings, NAME), "pool": f"{settings.name}_{NAME}"})
     def candidate_model(
-        context: dg.AssetExecutionContext, settings: RetrainingConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: RetrainingConfig, lake: dg.ResourceParam[Lake]
     ) -> dg.MaterializeResult[Any]:
-        as_of = date.fromisoformat(settings.as_of) if settings.as_of else None
+        as_of = date.fromisoformat(config.as_of) if config.as_of else None
         candidate = train_candidate(
-            Monitor(config, lake),
+            Monitor(settings, lake),
             model_dir=str(data_root() / "models"),
-            recommendation_id=settings.recommendation_id or None,
+            recommendation_id=config.recommendation_id or None,
             as_of=as_of,
             now=datetime.now(UTC),
         )

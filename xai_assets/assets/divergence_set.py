@@ -15,17 +15,17 @@ from xai_assets.lake.store import Lake
 TABLE = "divergence_set"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `divergence_set` asset of a monitor."""
 
-    @dg.asset(**stage.asset_arguments(config, TABLE, deps=["replay_log"], kinds={"duckdb", "parquet"}), output_required=False)
+    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=["replay_log"], kinds={"duckdb", "parquet"}), output_required=False)
     def divergence_set(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            report = write_divergence_set(lake, config, day, divergence_threshold(lake, config), provenance)
+            report = write_divergence_set(lake, settings, day, divergence_threshold(lake, settings), provenance)
             return {
                 "dagster/partition_row_count": report.explained_rows,
                 "requests": report.rows,
@@ -37,6 +37,6 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
                 "threshold": report.threshold,
             }
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
 
     return divergence_set

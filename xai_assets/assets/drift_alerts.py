@@ -16,19 +16,19 @@ from xai_assets.lake.store import Lake
 TABLE = "drift_alerts"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_alerts` asset of a monitor; drift shows as a check with severity WARN that blocks nothing."""
-    deps = ["drift_scores"] + (["label_scores"] if _labelled(config) else [])
-    key = stage.asset_key(config, TABLE)
+    deps = ["drift_scores"] + (["label_scores"] if _labelled(settings) else [])
+    key = stage.asset_key(settings, TABLE)
     drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
 
     @dg.asset(
-        **stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"}), check_specs=[drift], output_required=False
+        **stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"}), check_specs=[drift], output_required=False
     )
     def drift_alerts(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
         folder = AlertFolder(monitor)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
@@ -37,10 +37,10 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
             active = alerts.filter(pl.col("state") != "resolved").height
             return {"dagster/partition_row_count": alerts.height, "active": active, "alerts": stage.table_of(shown)}
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         last = date.fromisoformat(context.partition_keys[-1])
-        stored = lake.exists(TABLE, config.name, last)
-        rows = lake.read(TABLE, config.name, last) if stored else pl.DataFrame(schema={"state": pl.String})
+        stored = lake.exists(TABLE, settings.name, last)
+        rows = lake.read(TABLE, settings.name, last) if stored else pl.DataFrame(schema={"state": pl.String})
         active = rows.filter(pl.col("state") != "resolved")
         sentences = active["sentence"].to_list() if stored else []
         yield dg.AssetCheckResult(
@@ -54,5 +54,5 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
     return drift_alerts
 
 
-def _labelled(config: MonitorConfig) -> bool:
-    return config.labels is not None and config.labels.complete_after_days is not None
+def _labelled(settings: MonitorConfig) -> bool:
+    return settings.labels is not None and settings.labels.complete_after_days is not None

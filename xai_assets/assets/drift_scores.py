@@ -16,22 +16,22 @@ from xai_assets.lake.store import Lake
 TABLE = "drift_scores"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_scores` asset of a monitor."""
     deps = ["attribution_histograms", "reference_profile"]
-    arguments = stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"})
+    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"})
 
     @dg.asset(**arguments, output_required=False)
     def drift_scores(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
         scorer = Scorer(monitor)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             return _metadata(scorer.score_day(day, provenance))
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
 
     return drift_scores
 

@@ -15,32 +15,32 @@ from xai_assets.lake.store import Lake
 RESIDUALS, SCORES = "residual_histograms", "label_scores"
 
 
-def build_residuals(config: MonitorConfig) -> dg.AssetsDefinition:
+def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `residual_histograms` asset: sums of residuals for the day whose labels became complete."""
     deps = ["labels", "replay_log", "reference_profile"]
 
-    @dg.asset(**stage.asset_arguments(config, RESIDUALS, deps=deps, kinds={"parquet"}), output_required=False)
+    @dg.asset(**stage.asset_arguments(settings, RESIDUALS, deps=deps, kinds={"parquet"}), output_required=False)
     def residual_histograms(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             return write_day_residuals(monitor, day, provenance)
 
-        yield from stage.run_days(context, monitor, RESIDUALS, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, RESIDUALS, compute, force=config.force)
 
     return residual_histograms
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `label_scores` asset of a monitor."""
 
-    @dg.asset(**stage.asset_arguments(config, SCORES, deps=[RESIDUALS], kinds={"parquet"}), output_required=False)
+    @dg.asset(**stage.asset_arguments(settings, SCORES, deps=[RESIDUALS], kinds={"parquet"}), output_required=False)
     def label_scores(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
         scorer = LabelScorer(monitor)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
@@ -49,6 +49,6 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
             shown = ["role", "segment", "feature", "window_days", "label_count", "residual_shift", "z_score", "severity"]
             return {"dagster/partition_row_count": scores.height, "largest_shifts": stage.table_of(worst.select(shown))}
 
-        yield from stage.run_days(context, monitor, SCORES, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, SCORES, compute, force=config.force)
 
     return label_scores

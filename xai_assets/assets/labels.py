@@ -15,23 +15,23 @@ from xai_assets.lake.store import Lake
 TABLE = "labels"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `labels` asset of a monitor whose labels come in files of their own."""
 
-    @dg.asset(**stage.asset_arguments(config, TABLE, deps=[], kinds={"parquet", "polars"}), output_required=False)
+    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=[], kinds={"parquet", "polars"}), output_required=False)
     def labels(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            report = ingest_labels(lake, config, day, provenance)
+            report = ingest_labels(lake, settings, day, provenance)
             return {
                 "status": report.status,
                 "dagster/partition_row_count": report.rows_stored,
                 "rows_quarantined": report.rows_quarantined,
             }
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
 
     return labels

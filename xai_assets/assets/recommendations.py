@@ -16,15 +16,15 @@ from xai_assets.lake.store import Lake
 TABLE = "recommendations"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `recommendations` asset of a monitor."""
-    arguments = stage.asset_arguments(config, TABLE, deps=["drift_alerts", "divergence_set"], kinds={"parquet"})
+    arguments = stage.asset_arguments(settings, TABLE, deps=["drift_alerts", "divergence_set"], kinds={"parquet"})
 
     @dg.asset(**arguments, output_required=False)
     def recommendations(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             rows = write_recommendations(monitor, day, provenance)
@@ -36,6 +36,6 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
                 "open_retrain_ids": open_ids.to_list(),
             }
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
 
     return recommendations

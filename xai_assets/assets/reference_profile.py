@@ -14,16 +14,16 @@ from xai_assets.lake.store import Lake
 TABLE = "reference_profile"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `reference_profile` asset of a monitor, not partitioned."""
     deps = ["production_attributions", "experimental_attributions"]
-    arguments = stage.asset_arguments(config, TABLE, deps=deps, kinds={"parquet"}, daily=False)
+    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"}, daily=False)
 
     @dg.asset(**arguments, output_required=False)
     def reference_profile(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        state = ensure_profile(Monitor(config, lake), force=settings.force)
+        state = ensure_profile(Monitor(settings, lake), force=config.force)
         context.log.info(state.sentence)
         if state.profile_hash is not None:
             yield dg.MaterializeResult(

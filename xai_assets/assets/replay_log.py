@@ -18,16 +18,16 @@ from xai_assets.records import IngestReport
 TABLE = "replay_log"
 
 
-def build(config: MonitorConfig) -> dg.AssetsDefinition:
+def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `replay_log` asset of a monitor, with its data-integrity checks."""
-    key = stage.asset_key(config, TABLE)
+    key = stage.asset_key(settings, TABLE)
     specs = [
         dg.AssetCheckSpec("source_present", asset=key, description="Every day of the run has source files."),
         dg.AssetCheckSpec(
             "quarantine_share",
             asset=key,
             blocking=True,
-            description=f"At most {config.source.quarantine_limit_share:.1%} of a day's rows are unusable.",
+            description=f"At most {settings.source.quarantine_limit_share:.1%} of a day's rows are unusable.",
         ),
         dg.AssetCheckSpec("duplicates", asset=key, description="Each request appears once in the source files."),
         dg.AssetCheckSpec(
@@ -37,18 +37,18 @@ def build(config: MonitorConfig) -> dg.AssetsDefinition:
         ),
     ]
 
-    @dg.asset(**stage.asset_arguments(config, TABLE, deps=[], kinds={"parquet", "polars"}), check_specs=specs, output_required=False)
+    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=[], kinds={"parquet", "polars"}), check_specs=specs, output_required=False)
     def replay_log(
-        context: dg.AssetExecutionContext, settings: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
-        monitor = Monitor(config, lake)
+        monitor = Monitor(settings, lake)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             return _metadata(ingest(monitor, day, provenance))
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=settings.force)
+        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         reports = {d: _report(monitor, d) for d in map(date.fromisoformat, context.partition_keys)}
-        yield from _checks(config, {d: r for d, r in reports.items() if r})
+        yield from _checks(settings, {d: r for d, r in reports.items() if r})
 
     return replay_log
 
@@ -79,13 +79,13 @@ def _report(monitor: Monitor, day: date) -> dict[str, Any]:
     return report
 
 
-def _checks(config: MonitorConfig, reports: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
+def _checks(settings: MonitorConfig, reports: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
     missing = [str(d) for d, r in reports.items() if r["status"] == "missing"]
     shares = {str(d): r["rows_quarantined"] / r["rows_read"] for d, r in reports.items() if r["rows_read"]}
-    over = {d: round(s, 4) for d, s in shares.items() if s > config.source.quarantine_limit_share}
+    over = {d: round(s, 4) for d, s in shares.items() if s > settings.source.quarantine_limit_share}
     twice = {str(d): r["rows_duplicate"] for d, r in reports.items() if r["rows_duplicate"]}
     differ = {str(d): r["replay_mismatch_rows"] for d, r in reports.items() if r["replay_mismatch_rows"]}
-    key = stage.asset_key(config, TABLE)
+    key = stage.asset_key(settings, TABLE)
     error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     verdicts: list[tuple[str, Any, dg.AssetCheckSeverity]] = [
         ("source_present", missing, error),

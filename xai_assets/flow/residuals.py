@@ -143,7 +143,7 @@ class LabelScorer:
 
     def _score(self, reference: Tables, current: Tables, window: int) -> pl.DataFrame:
         columns = label_scores(reference, current, window_days=window, is_classifier=self.is_classifier)
-        severity, rule = grade_labels(columns, self.monitor.config.drift, is_classifier=self.is_classifier)
+        severity, rule = grade_labels(columns, self.monitor.config.drift)
         filled = columns | {"severity": severity, "rule": rule}
         series = [pl.Series(name, filled[name]) for name in LABEL_SCORES.schema]
         types = LABEL_SCORES.schema.values()

@@ -3,6 +3,8 @@
 Belongs here: which assets run together, and where. Does not belong here: when (schedules, sensors).
 """
 
+from typing import Any
+
 import dagster as dg
 
 from xai_assets.config import MonitorConfig
@@ -20,7 +22,7 @@ def retraining_job_name(config: MonitorConfig) -> str:
     return f"{config.name}_retraining"
 
 
-def build(config: MonitorConfig, assets: list[dg.AssetsDefinition]) -> list[dg.UnresolvedAssetJobDefinition]:  # type: ignore[name-defined]
+def build(config: MonitorConfig, assets: list[dg.AssetsDefinition]) -> list[Any]:
     """The daily job over everything but the candidate, and the retraining job over the candidate alone."""
     candidate = asset_key(config, "candidate_model")
     daily = [key for a in assets for key in a.keys if key != candidate]

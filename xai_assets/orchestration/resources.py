@@ -6,13 +6,14 @@ Belongs here: how a run gets at storage. Does not belong here: paths (see `lake.
 from typing import Any
 
 import dagster as dg
+from dagster._config.pythonic_config.resource import ConfigurableResourceFactory
 from dagster_duckdb import DuckDBResource
 
 from xai_assets.lake.location import lake_root
 from xai_assets.lake.store import Lake
 
 
-class LakeResource(dg.ConfigurableResourceFactory[Lake]):
+class LakeResource(ConfigurableResourceFactory[Lake]):
     """The lake under `root`, a path or a URI such as `s3://bucket/prefix`."""
 
     root: str

@@ -1,0 +1,67 @@
+"""A monitor run for real: its own lake, its own Dagster instance, jobs executed in process."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from xai_assets.config import MonitorConfig
+from xai_assets.lake.store import Lake
+from xai_assets.orchestration.assembly import build_definitions
+from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
+from xai_assets.orchestration.resources import resources
+
+
+@dataclass
+class Deployment:
+    """One monitor with everything real under it."""
+
+    config: MonitorConfig
+    lake: Lake
+    instance: dg.DagsterInstance
+    defs: dg.Definitions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.defs = build_definitions(self.config, resources(self.lake.root))
+
+    def run(self, first: date, last: date | None = None, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        job = self.defs.resolve_job_def(daily_job_name(self.config))
+        tags = {RANGE_START: str(first), RANGE_END: str(last or first)}
+        return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=raise_on_error)
+
+    def sensor(self, name: str, cursor: str | None = None) -> Any:
+        context = dg.build_sensor_context(instance=self.instance, definitions=self.defs, cursor=cursor)
+        return self.defs.resolve_sensor_def(f"{self.config.name}_{name}").evaluate_tick(context)
+
+    def metadata(self, table: str, day: date) -> dict[str, Any]:
+        """Metadata of the newest materialization of a partition."""
+        key = dg.AssetKey([self.config.name, table])
+        found = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=key, asset_partitions=[str(day)]), limit=1
+        ).records
+        materialization = found[0].asset_materialization if found else None
+        return {k: v.value for k, v in materialization.metadata.items()} if materialization else {}
+
+    def report(self, day: date) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self.lake.metadata("replay_log", self.config.name, day)["report"])
+        return report
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Callable[[MonitorConfig], Deployment]]:
+    """Deploys a configuration on a lake and an instance of the test's own."""
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield lambda config: Deployment(config, Lake(str(tmp_path / "lake")), instance)
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
+    """Outcome of every asset check of a run by (table, check)."""
+    found = result.get_asset_check_evaluations()
+    return {(e.asset_key.path[-1], e.check_name): e.passed for e in found}
