@@ -57,6 +57,7 @@ LABEL_COLUMNS = (
     "feature",
     "window_days",
     "severity",
+    "label_count",
     "residual_shift",
     "z_score",
     "metric",
@@ -136,8 +137,9 @@ def daily_findings(day: date, scores: Columns | None, label_scores: Columns | No
     views = _views(scores, SCORE_COLUMNS) if scores is not None else {}
     label_views = _views(label_scores, LABEL_COLUMNS) if label_scores is not None else {}
     inputs = _Inputs(views[INPUT], drift) if INPUT in views else None
-    found = [f for r in ATTRIBUTION_ROLES if r in views for f in _role_findings(views[r], inputs, drift)]
-    found += _unnoticed_faults(views, inputs, found, drift)
+    drifting = [(views[r], f) for r in ATTRIBUTION_ROLES if r in views for f in views[r].drifting()]
+    found = [_attribution_finding(view, feature, inputs, drift) for view, feature in drifting]
+    found = _fold_consequences([*found, *_unnoticed_faults(views, inputs, found, drift)])
     relations = [f for r in MODEL_ROLES if r in label_views for f in _relations(label_views[r])]
     return DayFindings(
         day=day,
@@ -266,23 +268,27 @@ def _locate(view: _View, feature: str, noted: float) -> str | None:
     return localise(view.segments, psi, complement, view.exceeds(feature), noted)
 
 
-def _role_findings(view: _View, inputs: _Inputs | None, drift: DriftConfig) -> list[Finding]:
-    """Findings of one role, consequences folded into the features they follow from."""
-    found = [_attribution_finding(view, f, inputs, drift) for f in view.drifting()]
+def _fold_consequences(found: Sequence[Finding]) -> list[Finding]:
+    """Findings without those that follow from another feature's input; these go to that finding's `moved_with`.
+
+    In the same role where the other feature drifts there too, else in any role.
+    """
     roots = [f for f in found if f.cause in (INPUT_FAULT, POPULATION_MOVED)]
-    followers: dict[str, list[str]] = {}
+    followers: dict[tuple[str, str], set[str]] = {}
+    kept = []
     for finding in found:
-        if finding.cause == USE_CHANGED and (root := _root_of(finding, roots)):
-            followers.setdefault(root.feature, []).append(finding.feature)
-    consequences = {f for names in followers.values() for f in names}
-    kept = [f for f in found if f.feature not in consequences]
-    return [replace(f, moved_with=tuple(sorted(followers.get(f.feature, ())))) for f in kept]
+        root = _root_of(finding, roots) if finding.cause == USE_CHANGED else None
+        if root is None:
+            kept.append(finding)
+        elif root.feature != finding.feature:
+            followers.setdefault((root.role, root.feature), set()).add(finding.feature)
+    return [replace(f, moved_with=tuple(sorted(followers.get((f.role, f.feature), ())))) for f in kept]
 
 
 def _root_of(finding: Finding, roots: Sequence[Finding]) -> Finding | None:
-    """The strongest broken or moved input in the same place: broken before moved, then by effect."""
+    """The strongest broken or moved input in the same place: same role first, broken before moved, then by effect."""
     here = [r for r in roots if nested(r.segment, finding.segment)]
-    return max(here, key=lambda r: (r.cause == INPUT_FAULT, r.effect, r.feature), default=None)
+    return max(here, key=lambda r: (r.role == finding.role, r.cause == INPUT_FAULT, r.effect, r.feature), default=None)
 
 
 def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drift: DriftConfig) -> Finding:
@@ -291,7 +297,7 @@ def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drif
     row = view.row(segment, feature)
     if row is None or view.ranks[row] < severity_rank("noted"):
         # `overall` may be below the floor where several segments, none of them alone, are above it.
-        row = _loudest(view, feature)
+        row = _loudest(view, feature, "psi_corrected_nats")
         segment = segment if view.row(segment, feature) is not None else str(view.value("segment", row))
     effect = float(view.value("psi_corrected_nats", row))
     severity = str(view.value("severity", row))
@@ -316,26 +322,28 @@ def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drif
 
 
 def _cause_and_place(view: _View, feature: str, segment: str, inputs: _Inputs | None) -> tuple[str, str]:
-    """The input's own state in the place of the drift; where only the input shows one place, that is the place."""
-    if inputs is None:
+    """The input's own state in the place of the drift. Where the input shows one place clearly, that is the place."""
+    place = inputs.location(feature) if inputs is not None else None
+    if inputs is None or place is None:
         return USE_CHANGED, segment
-    place = inputs.location(feature)
-    if segment == OVERALL and place not in (None, OVERALL) and place in _exceeding(view, feature):
-        segment = str(place)
-    cause = inputs.cause(feature, segment)
-    if not cause and inputs.cause(feature, OVERALL) == POPULATION_MOVED:
-        cause = POPULATION_MOVED
-    return cause or USE_CHANGED, segment
+    broken = inputs.cause(feature, place) == INPUT_FAULT
+    if (broken or segment == OVERALL) and place != OVERALL and place in _exceeding(view, feature):
+        segment = place
+    if not nested(place, segment):
+        # The input moved elsewhere; what of it shows here is that place's shadow.
+        return USE_CHANGED, segment
+    return inputs.cause(feature, segment) or inputs.cause(feature, place) or USE_CHANGED, segment
 
 
 def _exceeding(view: _View, feature: str) -> tuple[str, ...]:
     return tuple(s for s, x in zip(view.segments, view.exceeds(feature), strict=True) if x)
 
 
-def _loudest(view: _View, feature: str) -> int:
+def _loudest(view: _View, feature: str, effect: str) -> int:
+    """Row of the worst segment."""
     at = view.at[:, view.features.index(feature)]
     rows = [int(r) for r, x in zip(at, view.exceeds(feature), strict=True) if x]
-    return max(rows, key=lambda r: (view.ranks[r], float(view.value("psi_corrected_nats", r))))
+    return max(rows, key=lambda r: (view.ranks[r], float(view.value(effect, r))))
 
 
 def _cause_text(cause: str, feature: str, segment: str, inputs: _Inputs | None) -> str:
@@ -411,9 +419,11 @@ def _relation(view: _View, feature: str) -> Finding:
     exceeds, shift = view.exceeds(feature), view.of_feature("residual_shift", feature)
     judged = np.flatnonzero(view.at[:, view.features.index(feature)] >= 0)
     names = [view.segments[i] for i in judged]
-    segment = localise_residuals(names, np.nan_to_num(shift[judged]), exceeds[judged]) or OVERALL
+    labels = view.of_feature("label_count", feature)
+    segment = localise_residuals(names, np.nan_to_num(shift[judged]), labels[judged], exceeds[judged]) or OVERALL
     row = view.row(segment, feature)
-    assert row is not None
+    if row is None or view.ranks[row] < severity_rank("noted"):
+        row = _loudest(view, feature, "residual_shift")
     effect, z = float(view.value("residual_shift", row)), float(view.value("z_score", row))
     window, severity = int(view.value("window_days", row)), str(view.value("severity", row))
     detail = f"residuals changed by {effect:.3g} (z = {z:.1f}, {severity}){_metric_text(view, segment)}."

@@ -14,6 +14,9 @@ from xai_assets.records import OVERALL, Float64
 QUIET_SHARE = 0.25
 """Outside a segment there may be this share of its own PSI before the drift counts as spread beyond it."""
 
+DILUTED_SHARE = 0.75
+"""A change of residuals is confined to a segment when that of all requests is below this share of the segment's."""
+
 
 def nested(a: str, b: str) -> bool:
     """Whether one segment holds the other: the same one, or one of them is `overall`.
@@ -62,21 +65,34 @@ def localise(
     return segments[min(candidates, key=lambda i: (int(outside[i] / step), -psi[i], segments[i]))]
 
 
-def localise_residuals(segments: Sequence[str], shift: Float64, exceeds: npt.NDArray[np.bool_]) -> str | None:
+def localise_residuals(
+    segments: Sequence[str], shift: Float64, labels: Float64, exceeds: npt.NDArray[np.bool_]
+) -> str | None:
     """The one segment where residuals changed, `overall` where it is not one alone, None where nothing exceeds.
 
-    segments: the judged ones. A segment is named when it exceeds and no other value of its context does, and that
-    context has other judged values; among several the largest shift wins. Where `overall` does not exceed, the
-    largest shift among the exceeding segments wins.
+    A segment is named when it exceeds, no other value of its context does, and the other values' shift (root mean
+    square over their labels) is below half of its own: with few labels a change that is everywhere passes the test
+    of evidence in the largest segment only. For the same reason the shift of all requests together has to be below
+    three quarters of it: what is confined to one segment is diluted by the rest. Among several the largest wins.
+
+    Parameters
+    ----------
+    segments
+        Names of the judged segments.
+    shift, labels
+        `residual_shift` and number of labels, [S].
+    exceeds
+        Whether the segment's score is at least noted, bool [S].
     """
     if not exceeds.any():
         return None
+    where = {s: i for i, s in enumerate(segments)}
+    everywhere = float(shift[where[OVERALL]]) if OVERALL in where else 0.0
     showing = [i for i, s in enumerate(segments) if exceeds[i] and s != OVERALL]
-    alone = [i for i in showing if _is_alone(segments, exceeds, i)]
-    if OVERALL in segments and exceeds[list(segments).index(OVERALL)] and not alone:
-        return OVERALL
-    chosen = alone or showing
-    return segments[max(chosen, key=lambda i: (shift[i], segments[i]))]
+    confined = [
+        i for i in showing if everywhere < DILUTED_SHARE * shift[i] and _is_alone(segments, shift, labels, exceeds, i)
+    ]
+    return segments[max(confined, key=lambda i: (shift[i], segments[i]))] if confined else OVERALL
 
 
 def siblings(segments: Sequence[str], segment: str) -> list[str]:
@@ -85,6 +101,12 @@ def siblings(segments: Sequence[str], segment: str) -> list[str]:
     return [s for s in segments if s not in (segment, OVERALL) and s.split("=", 1)[0] == context]
 
 
-def _is_alone(segments: Sequence[str], exceeds: npt.NDArray[np.bool_], position: int) -> bool:
-    others = set(siblings(segments, segments[position]))
-    return bool(others) and not any(exceeds[i] for i, s in enumerate(segments) if s in others)
+def _is_alone(
+    segments: Sequence[str], shift: Float64, labels: Float64, exceeds: npt.NDArray[np.bool_], position: int
+) -> bool:
+    names = set(siblings(segments, segments[position]))
+    others = [i for i, s in enumerate(segments) if s in names]
+    if not others or exceeds[others].any():
+        return False
+    elsewhere = np.sqrt(np.average(shift[others] ** 2, weights=labels[others]))
+    return bool(elsewhere < shift[position] / 2)
