@@ -220,7 +220,9 @@ class _CsvRows:
         if not closed:
             return [], "line has an unclosed quotation mark"
         try:
-            fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator))
+            # Over several lines no leniency: two stray quotation marks would make one row of all that is between.
+            is_strict = len(record) > 1
+            fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator, strict=is_strict))
         except csv.Error as error:
             return [], f"line cannot be parsed: {error}"
         if len(fields) != len(self._header):
