@@ -20,7 +20,9 @@ import numpy as np
 import polars as pl
 
 from xai_assets.errors import ModelError, nearest
+from xai_assets.models.document import parse
 from xai_assets.models.encoding import encode_features
+from xai_assets.models.structure import check_structure
 from xai_assets.records import FeatureSpec, Float32, Float64
 
 __all__ = ["Model", "encode_features", "feature_levels", "load_model"]
@@ -282,23 +284,24 @@ def _booster(location: str, raw: bytes) -> tuple[Any, dict[int, tuple[str, ...]]
     """The trees that predict, and the levels stored with them."""
     import xgboost
 
-    booster = xgboost.Booster()
     try:
+        learner = parse(raw)["learner"]
+        _refuse_unsupported(location, learner)
+        check_structure(learner)
+        booster = xgboost.Booster()
         booster.load_model(bytearray(raw))
-        config = json.loads(booster.save_config())["learner"]
-        gradient_booster = config["gradient_booster"]["name"]
-        _refuse_unsupported(location, gradient_booster, config)
         stored = _stored_categories(booster)
         best = booster.attr("best_iteration")
         if best is not None and int(best) + 1 < booster.num_boosted_rounds():
             booster = booster[: int(best) + 1]  # a slice keeps names and types, but loses the stored levels
         one_row = np.full((1, booster.num_features()), np.nan, np.float32)
         shape = booster.inplace_predict(one_row, strict_shape=True, validate_features=False).shape
-    except (xgboost.core.XGBoostError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except (xgboost.core.XGBoostError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        found = f"no part {error}" if isinstance(error, KeyError) else _first_line(error)
         raise ModelError(
             f"model {location} is damaged, or not an XGBoost model",
             expected="a complete file written by booster.save_model",
-            found=_first_line(error),
+            found=found,
             next_step="copy the file again, or save the model again",
         ) from error
     if shape != (1, 1):
@@ -306,16 +309,16 @@ def _booster(location: str, raw: bytes) -> tuple[Any, dict[int, tuple[str, ...]]
     return booster, stored
 
 
-def _refuse_unsupported(location: str, gradient_booster: str, config: Mapping[str, Any]) -> None:
-    if gradient_booster == "gblinear":
+def _refuse_unsupported(location: str, learner: Mapping[str, Any]) -> None:
+    if learner["gradient_booster"]["name"] == "gblinear":
         raise ModelError(
             f"model {location} is a linear booster, which is not supported yet",
             expected="trees: booster gbtree or dart",
             found="gblinear",
             next_step="train with booster='gbtree'",
         )
-    objective = str(config["objective"]["name"])
-    parameters = config["learner_model_param"]
+    objective = str(learner["objective"]["name"])
+    parameters = learner["learner_model_param"]
     if objective.startswith("multi:") or int(parameters.get("num_class", 0)) > 1:
         _refuse_outputs(location, f"objective {objective} with {parameters.get('num_class')} classes")
     if int(parameters.get("num_target", 1)) > 1:
