@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from xai_assets.config import MonitorConfig
-from xai_assets.stage import asset_key, partitions
+from xai_assets.stage import asset_key
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 """Run tags that make one run cover a range of partitions."""
@@ -30,7 +30,6 @@ def build(config: MonitorConfig, assets: list[dg.AssetsDefinition]) -> list[Any]
         dg.define_asset_job(
             daily_job_name(config),
             selection=dg.AssetSelection.assets(*daily),
-            partitions_def=partitions(config),
             executor_def=dg.in_process_executor,
             description=f"Replay log to recommendations for a day or a range of days of '{config.name}'.",
         ),

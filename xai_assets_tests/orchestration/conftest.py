@@ -35,8 +35,16 @@ class Deployment:
         tags = {RANGE_START: str(first), RANGE_END: str(last or first)}
         return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=raise_on_error)
 
+    def follow(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Run what a sensor asked for."""
+        job = self.defs.resolve_job_def(request.job_name or daily_job_name(self.config))
+        tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+        return job.execute_in_process(instance=self.instance, tags=tags, run_config=request.run_config)
+
     def sensor(self, name: str, cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(instance=self.instance, definitions=self.defs, cursor=cursor)
+        context = dg.build_sensor_context(
+            instance=self.instance, definitions=self.defs, cursor=cursor, resources={"lake": self.lake}
+        )
         return self.defs.resolve_sensor_def(f"{self.config.name}_{name}").evaluate_tick(context)
 
     def metadata(self, table: str, day: date) -> dict[str, Any]:

@@ -25,7 +25,9 @@ FLOW = [
 ]
 
 LOAD = """
-import json, sys
+import json, sys, warnings
+import dagster
+warnings.filterwarnings("ignore", category=dagster.BetaWarning)  # Dagster warns about its own asset checks
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 target, = loadable_targets_from_python_module("xai_assets.definitions", working_directory=".")
 defs = target.target_definition

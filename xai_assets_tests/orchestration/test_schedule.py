@@ -18,7 +18,11 @@ def tick(deployment: Deployment, number: int) -> dg.SkipReason | dg.RunRequest:
     """What the schedule says on the morning after a day."""
     schedule = deployment.defs.resolve_schedule_def("lending_yesterday")
     morning = datetime.combine(day(number) + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=6)
-    context = dg.build_schedule_context(scheduled_execution_time=morning, instance=deployment.instance)
+    context = dg.build_schedule_context(
+        scheduled_execution_time=morning,
+        instance=deployment.instance,
+        repository_def=deployment.defs.get_repository_def(),
+    )
     data = schedule.evaluate_tick(context)
     return data.run_requests[0] if data.run_requests else dg.SkipReason(data.skip_message)
 
@@ -26,7 +30,7 @@ def tick(deployment: Deployment, number: int) -> dg.SkipReason | dg.RunRequest:
 def test_yesterday_is_requested_once_its_file_is_there(deploy: Deploy, lending: Configure) -> None:
     request = tick(deploy(lending()), 5)
     assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == str(day(5))
+    assert request.tags["dagster/partition"] == str(day(5))
     assert request.run_key == f"lending-{day(5)}"
 
 
