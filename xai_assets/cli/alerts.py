@@ -8,19 +8,7 @@ import argparse
 from xai_assets.cli.findings import alarming, alert_rows
 from xai_assets.cli.monitors import open_lake, parse_day, stored_name
 from xai_assets.cli.output import Output
-
-COLUMNS = (
-    "state",
-    "severity",
-    "cause",
-    "role",
-    "feature",
-    "segment",
-    "opened_on",
-    "last_seen_on",
-    "effect",
-    "sentence",
-)
+from xai_assets.cli.run import show_alerts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +32,7 @@ def execute(arguments: argparse.Namespace, output: Output) -> int:
         days = lake.days("drift_alerts", name)
         day = arguments.day or (days[-1] if days else None)
         if rows:
-            output.table(COLUMNS, [[r[c] for c in COLUMNS] for r in rows], f"{name}, as of {day}")
+            show_alerts(rows, output, f"{name}, as of {day}")
         else:
             output.say(f"{name}: no alert is open on {day}." if day else f"{name}: no day was judged yet.")
     if not names:

@@ -74,23 +74,8 @@ def execute(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def demo_config(simulation: "Simulation") -> MonitorConfig:
-    """The monitor in `defs/`, over the simulated days. Paths move along where the data folder is another."""
-    config = load_config(MONITOR)
-    config = replace(config, end_date=simulation.last_date)
-    if config.resolve("data") == str(data_root()):
-        return config
-    # Relative paths in the file start with data/: another data folder takes that place.
-    labels = config.labels and replace(config.labels, path=_moved(config.labels.path))
-    models = replace(
-        config.models,
-        production=replace(config.models.production, path=_moved(config.models.production.path)),
-        experimental=replace(config.models.experimental, path=_moved(config.models.experimental.path)),
-    )
-    return replace(config, source=replace(config.source, path=_moved(config.source.path)), labels=labels, models=models)
-
-
-def _moved(path: str) -> str:
-    return str(data_root() / path.removeprefix("data/"))
+    """The monitor in `defs/`, over the simulated days."""
+    return replace(load_config(MONITOR), end_date=simulation.last_date)
 
 
 def judge(

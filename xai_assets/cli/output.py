@@ -6,7 +6,7 @@ Belongs here: layout, colours, JSON encoding. Does not belong here: what is wort
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -52,6 +52,12 @@ class Output:
             texts = [cell(v) for v in row]
             table.add_row(*(Text(t, style=COLOURS.get(t, "")) for t in texts))
         console(sys.stdout).print(table)
+
+    def sentences(self, texts: Iterable[str]) -> None:
+        """A list of sentences under a table; what is said twice is printed once."""
+        for text in dict.fromkeys(texts):
+            self.say(f"  • {text}")
+        self.say()
 
     def error(self, text: str) -> None:
         """Why nothing came of it, on stderr."""

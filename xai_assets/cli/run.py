@@ -15,8 +15,8 @@ from xai_assets.cli.runs import RangeRun, open_instance, run_range
 if TYPE_CHECKING:
     from xai_assets.lake.store import Lake
 
-ALERT_COLUMNS = ("severity", "cause", "role", "feature", "segment", "opened_on", "sentence")
-RECOMMENDATION_COLUMNS = ("action", "target", "focus_features", "focus_segments", "opened_on", "state", "evidence")
+ALERT_COLUMNS = ("severity", "state", "cause", "role", "feature", "segment", "opened_on", "last_seen_on")
+RECOMMENDATION_COLUMNS = ("action", "target", "focus_features", "focus_segments", "opened_on", "state")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +74,11 @@ def show_findings(lake: "Lake", monitor: str, day: date, output: Output) -> dict
     if recommendations:
         rows = [[r[c] for c in RECOMMENDATION_COLUMNS] for r in recommendations]
         output.table(RECOMMENDATION_COLUMNS, rows, f"Recommendations on {day}")
+        output.sentences(r["evidence"] for r in recommendations)
     return {"alerts": alerts, "recommendations": recommendations}
 
 
 def show_alerts(alerts: list[dict[str, Any]], output: Output, title: str) -> None:
-    """A table of alerts, worst first as given."""
+    """A table of alerts in the order given, then the sentence of each."""
     output.table(ALERT_COLUMNS, [[a[c] for c in ALERT_COLUMNS] for a in alerts], title)
+    output.sentences(a["sentence"] for a in alerts)

@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_assets.cli.event_log import quick_commits
 from xai_assets.cli.progress import RunProgress, StageCount
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, XaiAssetsError
@@ -83,7 +84,7 @@ def open_instance() -> Iterator["dg.DagsterInstance"]:
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     import dagster as dg
 
-    with dg.DagsterInstance.get() as instance:
+    with quick_commits(), dg.DagsterInstance.get() as instance:
         _bury_dead_runs(instance)
         yield instance
 

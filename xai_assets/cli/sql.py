@@ -7,7 +7,6 @@ import argparse
 
 from xai_assets.cli.monitors import open_lake
 from xai_assets.cli.output import Output
-from xai_assets.lake.location import warehouse_path
 
 SHOWN_ROWS = 200
 
@@ -19,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, output: Output) -> int:
     """Run the query and print its rows; the terminal shows the first 200, JSON all."""
-    from xai_assets.lake.queries import open_warehouse, run_sql
+    from xai_assets.lake.queries import run_sql
 
-    with open_warehouse(warehouse_path(), open_lake()) as connection:
-        frame = run_sql(connection, arguments.query)
+    frame = run_sql(open_lake(), arguments.query)
     output.table(frame.columns, [list(r) for r in frame.head(SHOWN_ROWS).iter_rows()])
     if frame.height > SHOWN_ROWS:
         output.say(f"… {frame.height - SHOWN_ROWS:,} more rows; add a LIMIT, or use --format json for all.")

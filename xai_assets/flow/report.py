@@ -1,0 +1,393 @@
+"""One self-contained HTML report of a monitor as of a day.
+
+Belongs here: choosing which stored findings are told, in which order, and putting them on a page.
+Does not belong here: drawing (see `plots`), Evidently's comparison (see `flow.evidently_view`), computing scores.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from xai_assets.errors import LakeError
+from xai_assets.flow.decisions import divergence_rates
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import all_days, window_days
+from xai_assets.flow.reference import load_profile
+from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
+from xai_assets.plots.palette import to_png
+from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, Float64
+from xai_assets.stats.divergence import DivergenceSummary, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from xai_assets.flow.histograms import Profile
+
+HEATMAP_DAYS = 90
+MOST_FEATURES, MOST_HISTOGRAMS, MOST_ROWS = 20, 4, 20
+ALERT_COLUMNS = ("severity", "state", "cause", "role", "feature", "segment", "opened_on", "last_seen_on", "sentence")
+ADVICE_COLUMNS = ("action", "target", "focus_features", "focus_segments", "opened_on", "state", "evidence")
+SCORE_COLUMNS = (
+    "role",
+    "segment",
+    "feature",
+    "psi_corrected_nats",
+    "importance_ratio",
+    "missing_share",
+    "outside_share",
+    "severity",
+)
+INTAKE_COLUMNS = ("date", "status", "rows_read", "rows_stored", "rows_duplicate", "rows_quarantined", "rows_other_days")
+
+
+@dataclass(frozen=True)
+class HtmlReport:
+    """The page, and its first sentences for a terminal or a message."""
+
+    day: date
+    headlines: tuple[str, ...]
+    html: str
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Everything read from the lake once."""
+
+    monitor: Monitor
+    day: date
+    window: int
+    profile: "Profile"
+    alerts: pl.DataFrame
+    advice: pl.DataFrame
+    scores: pl.DataFrame
+    rates: dict[date, tuple[float, int]]
+    reference_rate: float
+    reasons: list[DivergenceSummary]
+
+
+def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: bool = True) -> HtmlReport:
+    """The report as of a day, by default the last one that was judged.
+
+    Raises
+    ------
+    LakeError
+        The day, or any day, was not judged yet.
+    """
+    facts = _read(monitor, day)
+    headlines = _headlines(facts)
+    parts = [_text(headlines), _alerts(facts), _divergence(facts), *_heatmaps(facts), *_histograms(facts)]
+    parts += [_largest(facts), _intake(facts), _models(facts)]
+    if with_evidently:
+        from xai_assets.flow.evidently_view import raw_inputs_section
+
+        parts.append(raw_inputs_section(monitor, window_days(facts.day, facts.window, monitor.config.first_date)))
+    return HtmlReport(facts.day, tuple(headlines), _page(f"{monitor.name}, {facts.day}", parts))
+
+
+def _read(monitor: Monitor, day: date | None) -> _Facts:
+    lake, name, config = monitor.lake, monitor.name, monitor.config
+    days = lake.days("recommendations", name)
+    if not days or (day is not None and day not in days):
+        raise LakeError(
+            f"'{name}' was not judged on {day or 'any day'} yet",
+            expected="a day with stored recommendations",
+            found=f"{days[0]} … {days[-1]}" if days else "none",
+            next_step=f"xai run {name} --from DAY --to DAY",
+        )
+    day = day or days[-1]
+    windows = config.drift.windows_days
+    window = 7 if 7 in windows else windows[len(windows) // 2]
+    shown = all_days(max(config.first_date, day - timedelta(days=HEATMAP_DAYS - 1)), day)
+    chosen = (
+        (pl.col("window_days") == window) & (pl.col("population") == "all") & (pl.col("severity") != "insufficient")
+    )
+    rates, reference_rate = divergence_rates(monitor, day)
+    profile = load_profile(monitor)
+    return _Facts(
+        monitor=monitor,
+        day=day,
+        window=window,
+        profile=profile,
+        alerts=lake.read_days("drift_alerts", name, shown),
+        advice=lake.read("recommendations", name, day),
+        scores=lake.read_days("drift_scores", name, shown, predicate=chosen),
+        rates=rates,
+        reference_rate=reference_rate,
+        reasons=summarize(_blocks(monitor, profile, [day]), "divergent"),
+    )
+
+
+def _blocks(monitor: Monitor, profile: "Profile", days: Sequence[date]) -> Blocks:
+    """Histograms summed over the stored days."""
+    keys = ["role", "population", "segment", "feature", "bin"]
+    rows = monitor.lake.read_days("attribution_histograms", monitor.name, days).drop("date")
+    summed = rows.group_by(keys).agg(pl.all().sum())
+    return frame_to_blocks(summed, profile.segments, profile.edges, POPULATIONS)
+
+
+def _open_alerts(facts: _Facts) -> pl.DataFrame:
+    now = facts.alerts.filter((pl.col("date") == facts.day) & (pl.col("state") != "resolved"))
+    return now.sort("effect", descending=True)
+
+
+def _headlines(facts: _Facts) -> list[str]:
+    """The sentences that matter: alerts, what to do, how often the models differ and why."""
+    alerts = _open_alerts(facts)
+    lines = [
+        f"{alerts.height} alerts are open on {facts.day}." if alerts.height else f"No alert is open on {facts.day}."
+    ]
+    lines += [f"{row['severity'].upper()}: {row['sentence']}" for row in alerts.head(5).iter_rows(named=True)]
+    for row in facts.advice.filter(pl.col("action") != "none").iter_rows(named=True):
+        lines.append(f"Recommended: {row['action'].replace('_', ' ')} ({row['target']}). {row['evidence']}")
+    return [*lines, _rate_finding(facts), _reason_finding(facts)]
+
+
+def _rate_finding(facts: _Facts) -> str:
+    if facts.day not in facts.rates:
+        return f"There were no requests on {facts.day}."
+    rate = facts.rates[facts.day][0]
+    return (
+        f"The models diverge on {rate:.1%} of requests on {facts.day}; in the reference on {facts.reference_rate:.1%}."
+    )
+
+
+def _reason_finding(facts: _Facts) -> str:
+    top = facts.reasons[0] if facts.reasons else None
+    if top is None or not np.isfinite(top.difference_share):
+        return f"No divergent request of {facts.day} was explained."
+    return f"{top.feature} makes up {top.difference_share:.0%} of the models' difference on {facts.day}."
+
+
+def _text(lines: Sequence[str]) -> str:
+    first, *rest = (html.escape(line) for line in lines)
+    return f"<p class='first'>{first}</p><ul>" + "".join(f"<li>{line}</li>" for line in rest) + "</ul>"
+
+
+def _alerts(facts: _Facts) -> str:
+    alerts = facts.alerts.filter(pl.col("date") == facts.day).sort("effect", descending=True)
+    advice = facts.advice.filter(pl.col("action") != "none")
+    return _section(
+        "Alerts and recommendations",
+        _table(alerts.select(ALERT_COLUMNS), "No alert."),
+        _table(advice.select(ADVICE_COLUMNS), "Nothing is recommended."),
+    )
+
+
+def _divergence(facts: _Facts) -> str:
+    from xai_assets.plots.divergence import divergence_rate, divergence_reasons
+
+    figures = []
+    days = all_days(min(facts.rates, default=facts.day), facts.day)
+    if facts.rates:
+        reference = facts.monitor.config.reference
+        figure = divergence_rate(
+            days,
+            np.array([facts.rates.get(d, (np.nan, 0))[0] for d in days]),
+            reference_rate=facts.reference_rate,
+            reference=(reference.start_date, reference.end_date),
+            title=_rate_finding(facts),
+        )
+        figures.append(_image(figure, "divergence rate per day"))
+    top = [r for r in facts.reasons[:MOST_FEATURES] if r.mean_abs_difference > 0]
+    if top:
+        figure = divergence_reasons(
+            [r.feature + (f" ({r.usage})" if r.usage else "") for r in top],
+            np.array([r.mean_abs_difference for r in top]),
+            np.array([r.difference_share for r in top]),
+            np.array([r.mean_difference for r in top]),
+            title=_reason_finding(facts),
+        )
+        figures.append(_image(figure, "why the models differ"))
+    return _section("How often, and why, the models differ", *figures)
+
+
+def _heatmaps(facts: _Facts) -> list[str]:
+    titles = {INPUT: "Drift of the inputs", **{r: f"Drift of the {r} model's attributions" for r in MODEL_ROLES}}
+    return [_section(title, _heatmap(facts, role)) for role, title in titles.items()]
+
+
+def _heatmap(facts: _Facts, role: str) -> str:
+    from xai_assets.plots.heatmap import drift_heatmap
+
+    rows = facts.scores.filter((pl.col("role") == role) & pl.col("psi_corrected_nats").is_not_null())
+    largest = rows.group_by("feature", "date").agg(pl.col("psi_corrected_nats").max())
+    if largest.is_empty():
+        return "<p>No day has enough requests to be judged.</p>"
+    alerts = facts.alerts.filter((pl.col("role") == role) & (pl.col("state") != "resolved"))
+    ranked = (
+        largest.group_by("feature")
+        .agg(pl.col("psi_corrected_nats").max())
+        .sort(["psi_corrected_nats", "feature"], descending=[True, False])
+    )
+    features = ranked["feature"].head(MOST_FEATURES).to_list()
+    features = [f for f in facts.monitor.config.feature_names if f in features]
+    days = list(all_days(largest["date"].min(), facts.day))  # type: ignore[arg-type]
+    floors = facts.monitor.config.drift.effect_floors
+    figure = drift_heatmap(
+        _grid(largest.select("feature", "date", "psi_corrected_nats").rows(), features, days),
+        np.nan_to_num(_grid([(f, d, 1.0) for f, d in alerts.select("feature", "date").rows()], features, days)) > 0,
+        features,
+        days,
+        title=_heatmap_finding(role, ranked, alerts),
+        floors=(floors.noted, floors.warning, floors.critical),
+    )
+    note = f"Largest corrected PSI over all segments with enough requests, windows of {facts.window} days."
+    hidden = ranked.height - len(features)
+    return _image(figure, f"drift of {role}") + _note(
+        note + (f" {hidden} features that moved less are left out." if hidden else "")
+    )
+
+
+def _heatmap_finding(role: str, ranked: pl.DataFrame, alerts: pl.DataFrame) -> str:
+    alarmed = alerts.select("feature").unique().sort("feature")["feature"].to_list()
+    if alarmed:
+        more = f" and {len(alarmed) - 3} more" if len(alarmed) > 3 else ""
+        return f"{role}: alerts on {', '.join(alarmed[:3])}{more}; the first opened on {min(alerts['opened_on'])}"
+    feature, psi = ranked.row(0)
+    return f"{role}: no alert; {feature} moved most, up to {psi:.2f} nats"
+
+
+def _grid(cells: Sequence[tuple[Any, ...]], features: Sequence[str], days: Sequence[date]) -> Float64:
+    """Values by (feature, day) as float64 [features, days], NaN where there is none."""
+    row, column = {f: i for i, f in enumerate(features)}, {d: i for i, d in enumerate(days)}
+    grid = np.full((len(features), len(days)), np.nan)
+    for feature, day, value in cells:
+        if feature in row and day in column:
+            grid[row[feature], column[day]] = value
+    return grid
+
+
+def _histograms(facts: _Facts) -> list[str]:
+    """Histograms behind the largest open alerts; where there is none, of what moved most."""
+    chosen: dict[tuple[str, str, str, int], None] = {}
+    for row in _open_alerts(facts).filter(pl.col("effect_unit") == "nats").iter_rows(named=True):
+        chosen[row["role"], row["feature"], row["segment"], row["window_days"]] = None
+        chosen[INPUT, row["feature"], row["segment"], row["window_days"]] = None
+    if not chosen:
+        for row in _moved_most(facts).head(1).iter_rows(named=True):
+            chosen[row["role"], row["feature"], row["segment"], row["window_days"]] = None
+    figures = [_histogram(facts, *key) for key in list(chosen)[:MOST_HISTOGRAMS]]
+    return [_section("What moved, in shares of requests", *figures)] if figures else []
+
+
+def _histogram(facts: _Facts, role: str, feature: str, segment: str, window: int) -> str:
+    from xai_assets.plots.histogram import attribution_histogram
+
+    profile, config = facts.profile, facts.monitor.config
+    if segment not in profile.segments or feature not in config.feature_names:
+        return ""
+    at = profile.segments.index(segment), config.feature_names.index(feature)
+    days = window_days(facts.day, window, config.first_date)
+    edges = profile.edges[role][at[1]]
+    current = _blocks(facts.monitor, profile, days)[role, "all"]
+    spec = facts.monitor.features[at[1]]
+    levels = {"categorical": spec.categories, "boolean": ("false", "true")}.get(spec.kind, ())
+    where = "" if segment == OVERALL else f" for {segment}"
+    what = f"values of {feature}" if role == INPUT else f"{feature} in the {role} model"
+    figure = attribution_histogram(
+        edges,
+        profile.blocks[role, "all"].weight[at][: edges.cells],
+        current.weight[at][: edges.cells],
+        title=f"{what}{where}: {days[0]} … {days[-1]} against the reference",
+        unit="feature units" if role == INPUT else "attribution, margin units",
+        levels=levels if role == INPUT and len(levels) == edges.inner_cells else (),
+    )
+    return _image(figure, f"histogram of {feature}, {role}, {segment}")
+
+
+def _moved_most(facts: _Facts) -> pl.DataFrame:
+    today = facts.scores.filter((pl.col("date") == facts.day) & pl.col("psi_corrected_nats").is_not_null())
+    return today.sort("psi_corrected_nats", descending=True)
+
+
+def _largest(facts: _Facts) -> str:
+    rows = _moved_most(facts).head(MOST_ROWS).select(SCORE_COLUMNS)
+    return _section(
+        f"Largest shifts over {facts.window} days", _table(rows, "No day has enough requests to be judged.")
+    )
+
+
+def _intake(facts: _Facts) -> str:
+    """What became of the source rows in the last two weeks."""
+    lake, name = facts.monitor.lake, facts.monitor.name
+    reports = []
+    for day in all_days(facts.day - timedelta(days=13), facts.day):
+        if lake.exists("replay_log", name, day):
+            report = json.loads(lake.metadata("replay_log", name, day).get("report", "{}"))
+            reports.append({c: report.get(c) for c in INTAKE_COLUMNS} | {"date": str(day)})
+    frame = pl.DataFrame(reports, schema_overrides={"date": pl.String}) if reports else pl.DataFrame()
+    return _section("Source rows of the last two weeks", _table(frame, "No day is stored."))
+
+
+def _models(facts: _Facts) -> str:
+    monitor = facts.monitor
+    rows = [
+        {"role": r, "version": h[:12], "path": monitor.model_config(r).path} for r, h in monitor.model_hashes.items()
+    ]
+    parts = [_table(pl.DataFrame(rows), "")]
+    if monitor.lake.exists("model_versions", monitor.name):
+        columns = ["registered_at", "role", "metric", "candidate_metric", "incumbent_metric", "decision", "artifact"]
+        parts.append(_table(monitor.lake.read("model_versions", monitor.name, columns=columns), ""))
+    reference = monitor.config.reference
+    parts.append(
+        _note(f"Reference: {reference.start_date} … {reference.end_date}, profile {facts.profile.profile_hash}.")
+    )
+    return _section("Models", *parts)
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def _note(text: str) -> str:
+    return f"<p class='note'>{html.escape(text)}</p>"
+
+
+def _table(frame: pl.DataFrame, empty: str) -> str:
+    if frame.is_empty():
+        return _note(empty) if empty else ""
+    head = "".join(f"<th>{html.escape(c.replace('_', ' '))}</th>" for c in frame.columns)
+    body = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in frame.iter_rows())
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(v) for v in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (
+            f"<td class='number'>{value:,.4g}</td>"
+            if isinstance(value, float)
+            else f"<td class='number'>{value:,}</td>"
+        )
+    return f"<td>{html.escape('' if value is None else str(value))}</td>"
+
+
+def _image(figure: "Figure", alternative: str) -> str:
+    data = base64.b64encode(to_png(figure)).decode()
+    return f"<img alt='{html.escape(alternative, quote=True)}' src='data:image/png;base64,{data}'>"
+
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #ddd }
+.first { font-size: 1.15rem; font-weight: 600 } .note { color: #666; font-size: .9rem }
+img { max-width: 100%; display: block; margin: .5rem 0 } .wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0 }
+th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #eee }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+iframe { width: 100%; height: 900px; border: 1px solid #ccc }
+"""
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
+    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}"
+    return f"<!DOCTYPE html><html lang='en'><head>{head}</head><body>{body}</body></html>\n"
