@@ -7,7 +7,7 @@ Does not belong here: reading files (see `readers`), duplicates (see `deduplicat
 What is accepted, whatever the format:
 
 - numbers: numbers and numeric text; blank text and NaN are missing; infinite, or beyond float32, is refused.
-- booleans: true/false, yes/no (any case), 0/1; blank text is missing.
+- booleans: true/false, yes/no (any case), 0/1; blank text and NaN are missing.
 - categories and context: text as it is; other types as text, whole floats without `.0` (a column of whole numbers
   with gaps is often stored as floats).
 - times: ISO 8601 text, timestamps, dates (midnight), or numbers since 1970: seconds below 1e11, milliseconds below
@@ -229,7 +229,7 @@ def _faults(part: Part, source: pl.Expr, dtype: pl.DataType, value: pl.Expr) -> 
     if part.kind == "text":
         return []
     if part.kind == "boolean":
-        return [(f"{part.name} is not true or false", given & value.is_null())]
+        return [(f"{part.name} is not true or false", given & value.is_null() & ~_is_nan(source, dtype))]
     faults = [
         (f"{part.name} is not a number", given & value.is_null() & ~_is_nan(source, dtype)),
         (f"{part.name} is infinite or too large", value.is_infinite()),
@@ -266,7 +266,9 @@ def _boolean(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         word = source.str.strip_chars().str.to_lowercase()
         truth = word.is_in(["true", "yes", "1", "1.0"])
         return pl.when(truth | word.is_in(["false", "no", "0", "0.0"])).then(truth)
-    return pl.when(source.is_in([0, 1])).then(source == 1) if dtype.is_numeric() else source.cast(pl.Boolean)
+    if dtype.is_numeric():
+        return pl.when((source == 0) | (source == 1)).then(source == 1)
+    return source.cast(pl.Boolean)  # a column of nulls
 
 
 def _text(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
