@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow.dataset as pads
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import LakeError
@@ -301,6 +300,8 @@ def _row(lake: Lake, table: str, monitor: str, day: date, request_id: str) -> di
 def _rows_of(
     lake: Lake, table: str, monitor: str, day: date, request_id: str, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
+    import pyarrow.dataset as pads  # imports pandas, half a second that no daily process should pay
+
     dataset = pads.dataset(lake.inner(table, monitor, day), filesystem=lake.files.filesystem, format="parquet")
     found = pl.from_arrow(dataset.to_table(columns=columns, filter=pads.field("request_id") == request_id))
     assert isinstance(found, pl.DataFrame)

@@ -20,7 +20,6 @@ from typing import Any
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from xai_assets.errors import LakeError
 from xai_assets.lake.store import FILE, Lake
@@ -179,6 +178,8 @@ def _glob_text(path: str) -> str:
 
 
 def _register_dataset(connection: duckdb.DuckDBPyConnection, lake: Lake, table: str, names: Sequence[str]) -> None:
+    import pyarrow.dataset as pads  # imports pandas, half a second that no daily process should pay
+
     partitions = [("monitor", pa.string())] + ([] if table in UNPARTITIONED else [("date", pa.date32())])
     filesystem, base = lake.files.filesystem, lake.files.inner(table)
     options = {"filesystem": filesystem, "format": "parquet", "partition_base_dir": base}

@@ -70,9 +70,7 @@ def test_sums_of_what_was_explained_agree_from_stage_to_stage(deploy: Deploy, le
     margin = phi["base_value"] + phi.select(pl.sum_horizontal(pl.selectors.starts_with("phi_")))["phi_annual_income"]
     assert (margin - phi["margin"]).abs().max() < 1e-4  # type: ignore[operator]
     rows = lake.read("attribution_histograms", "lending", wanted)
-    moments = rows.filter(
-        (pl.col("role") == "production") & (pl.col("population") == "all") & (pl.col("bin") == -1)
-    )
+    moments = rows.filter((pl.col("role") == "production") & (pl.col("population") == "all") & (pl.col("bin") == -1))
     broker = moments.filter((pl.col("segment") == "channel=broker") & (pl.col("feature") == "annual_income"))
     picked = log_rows["channel"].gather(chosen["row_index"]) == "broker"
     assert broker["row_count"].item() == picked.sum()
@@ -95,9 +93,7 @@ def test_before_the_reference_is_complete_later_stages_wait(deploy: Deploy, lend
     assert deployment.lake.days("drift_scores", "lending") == [day(i) for i in range(2, REFERENCE_DAYS + 1)]
 
 
-def test_days_in_any_order_give_the_same_bytes(
-    deploy: Deploy, lending: Configure, tmp_path: Path
-) -> None:
+def test_days_in_any_order_give_the_same_bytes(deploy: Deploy, lending: Configure, tmp_path: Path) -> None:
     deployment = deploy(lending())
     deployment.run(day(1), day(DAYS))
     tables = ("drift_scores", "drift_alerts", "recommendations", "label_scores")
@@ -149,9 +145,7 @@ def test_a_late_file_makes_its_day_and_the_windows_over_it_stale(
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_days_of_no_and_of_one_row_run_through(
-    deploy: Deploy, lending: Configure, source: Path, rows: int
-) -> None:
+def test_days_of_no_and_of_one_row_run_through(deploy: Deploy, lending: Configure, source: Path, rows: int) -> None:
     pl.read_parquet(log(source, 9)).head(rows).write_parquet(log(source, 9))
     deployment = deploy(lending())
     assert deployment.run(day(1), day(DAYS)).success
@@ -164,7 +158,10 @@ def test_days_of_no_and_of_one_row_run_through(
 def test_unusable_rows_over_the_limit_block_what_follows(deploy: Deploy, lending: Configure, source: Path) -> None:
     frame = pl.read_parquet(log(source, 2))
     broken = frame.with_columns(
-        pl.when(pl.int_range(pl.len()) % 2 == 0).then(float("inf")).otherwise(pl.col("loan_amount")).alias("loan_amount")
+        pl.when(pl.int_range(pl.len()) % 2 == 0)
+        .then(float("inf"))
+        .otherwise(pl.col("loan_amount"))
+        .alias("loan_amount")
     )
     broken.write_parquet(log(source, 2))
     deployment = deploy(lending())

@@ -45,7 +45,9 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", LOAD], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOAD], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -84,16 +84,18 @@ def test_an_unreadable_recommendation_is_a_skip_that_does_not_move_the_cursor(de
     assert tick.run_requests == []
     assert "could not be read" in tick.skip_message
     path.write_bytes(whole)
-    assert [r.run_key for r in deployment.sensor("retraining_sensor", tick.cursor).run_requests] == ["lending-retrain-r1"]
+    assert [r.run_key for r in deployment.sensor("retraining_sensor", tick.cursor).run_requests] == [
+        "lending-retrain-r1"
+    ]
 
 
 def test_the_sensor_s_request_trains_tests_and_registers_a_candidate(deployment: Deployment) -> None:
     deployment.run(day(1), day(DAYS))
     recommend(deployment, day(DAYS), RETRAIN)
-    request, = deployment.sensor("retraining_sensor").run_requests
+    (request,) = deployment.sensor("retraining_sensor").run_requests
     result = deployment.follow(replace_job(request, deployment))
     assert result.success
-    row, = deployment.lake.read("model_versions", "lending").iter_rows(named=True)
+    (row,) = deployment.lake.read("model_versions", "lending").iter_rows(named=True)
     assert row["recommendation_id"] == "r1"
     assert row["role"] == "production"
     assert row["trained_to"] < row["tested_from"] <= row["tested_to"]
