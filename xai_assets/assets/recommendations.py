@@ -6,11 +6,13 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster_duckdb import DuckDBResource
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.decisions import write_recommendations
 from xai_assets.flow.monitor import Monitor
+from xai_assets.lake.overview import recent_days
 from xai_assets.lake.store import Lake
 
 TABLE = "recommendations"
@@ -22,7 +24,10 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
     @dg.asset(**arguments, output_required=False)
     def recommendations(
-        context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext,
+        config: stage.StageConfig,
+        lake: dg.ResourceParam[Lake],
+        duckdb: DuckDBResource,
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
 
@@ -36,6 +41,11 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
                 "open_retrain_ids": open_ids.to_list(),
             }
 
-        yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
+        last = context.partition_keys[-1]
+        for result in stage.run_days(context, monitor, TABLE, compute, force=config.force):
+            with duckdb.get_connection() as connection:
+                recent = recent_days(connection, lake, settings.name, date.fromisoformat(last))
+            context.add_asset_metadata({"recent_days": stage.table_of(recent, rows=14)}, partition_key=last)
+            yield result
 
     return recommendations
