@@ -40,7 +40,7 @@ _ZONE_SLIP = timedelta(hours=14)
 
 @dataclass(frozen=True)
 class Part:
-    """One stored column and the source column it is made from. kind: id, time, float, numeric, boolean, text."""
+    """One stored column and the source column it is made from. kind: id, time, float, label, numeric, boolean, text."""
 
     name: str
     source: str
@@ -87,7 +87,7 @@ def replay_plan(config: MonitorConfig, day: date) -> Plan:
             )
     parts = [Part("request_id", columns.request_id, "id"), Part("requested_at", columns.requested_at, "time")]
     given = {n: getattr(columns, n) for n in (*OUTPUTS, "label", *LATENCIES)}
-    parts += [Part(n, c, "float", n in OUTPUTS) for n, c in given.items() if c is not None]
+    parts += [Part(n, c, "label" if n == "label" else "float", n in OUTPUTS) for n, c in given.items() if c is not None]
     parts += [Part(n, config.feature_column(n), kind) for n, kind in kinds.items()]
     parts += [Part(c, c, "text") for c in config.context if c not in kinds]
     return Plan(
