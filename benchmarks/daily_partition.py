@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.attribution import explain_day
-from xai_assets.flow.decisions import AlertFolder, write_recommendations
+from xai_assets.flow.decisions import AlertFolder, Recommender
 from xai_assets.flow.histograms import write_day_histograms
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.reference import ensure_profile, load_profile
@@ -43,7 +43,9 @@ def write_models(folder: Path, features: list[str], trees: int, depth: int) -> N
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(20_000, len(features))).astype(np.float32)
-    y = (X[:, 0] + X[:, 1] * X[:, 2] + 0.5 * X[:, 3:].sum(axis=1) / len(features) + rng.normal(size=len(X)) > 0).astype(int)
+    y = (X[:, 0] + X[:, 1] * X[:, 2] + 0.5 * X[:, 3:].sum(axis=1) / len(features) + rng.normal(size=len(X)) > 0).astype(
+        int
+    )
     for role, rows in (("production", slice(0, 10_000)), ("experimental", slice(10_000, None))):
         matrix = xgboost.DMatrix(X[rows], y[rows], feature_names=features)
         parameters = {"objective": "binary:logistic", "max_depth": depth, "seed": 0, "eta": 0.1}
@@ -97,7 +99,9 @@ def run(base: Path, rows: int, features: int, budget: int, trees: int, depth: in
     models = [monitor.model(r) for r in MODEL_ROLES]
     (base / "logs").mkdir()
     for day, n in ((REFERENCE, min(rows, 200_000)), (DAY, rows)):
-        write_log(base / "logs" / f"{day}.parquet", day, n, names, lambda f: [m.predict_output(m.encode(f)) for m in models])
+        write_log(
+            base / "logs" / f"{day}.parquet", day, n, names, lambda f: [m.predict_output(m.encode(f)) for m in models]
+        )
     prepared = peak_mib()
     for day in (REFERENCE,):
         through_attributions(monitor, day)
@@ -108,7 +112,7 @@ def run(base: Path, rows: int, features: int, budget: int, trees: int, depth: in
     timed(stages, "attribution_histograms", lambda: write_day_histograms(monitor, DAY, load_profile(monitor), "bench"))
     timed(stages, "drift_scores", lambda: Scorer(monitor).score_day(DAY, "bench"))
     timed(stages, "drift_alerts", lambda: AlertFolder(monitor).write_day(DAY, "bench"))
-    timed(stages, "recommendations", lambda: write_recommendations(monitor, DAY, "bench"))
+    timed(stages, "recommendations", lambda: Recommender(monitor).write_day(DAY, "bench"))
     return {
         "rows": rows,
         "features": features,
@@ -132,7 +136,11 @@ def through_attributions(monitor: Monitor, day: date, stages: dict[str, float] |
     stages = {} if stages is None else stages
     lake, settings = monitor.lake, monitor.config
     timed(stages, "replay_log", lambda: ingest(monitor, day, "bench"))
-    timed(stages, "divergence_set", lambda: write_divergence_set(lake, settings, day, divergence_threshold(lake, settings), "bench"))
+    timed(
+        stages,
+        "divergence_set",
+        lambda: write_divergence_set(lake, settings, day, divergence_threshold(lake, settings), "bench"),
+    )
     shap = 0.0
     for role in MODEL_ROLES:
         report = timed(stages, f"{role}_attributions", lambda role=role: explain_day(monitor, role, day, "bench"))

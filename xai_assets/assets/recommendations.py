@@ -10,7 +10,7 @@ from dagster_duckdb import DuckDBResource
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
-from xai_assets.flow.decisions import write_recommendations
+from xai_assets.flow.decisions import Recommender
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.overview import recent_days
 from xai_assets.lake.store import Lake
@@ -30,9 +30,10 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         duckdb: DuckDBResource,
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
+        recommender = Recommender(monitor)
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            rows = write_recommendations(monitor, day, provenance)
+            rows = recommender.write_day(day, provenance)
             shown = rows.select("action", "target", "focus_features", "focus_segments", "state", "evidence")
             open_ids = rows.filter((pl.col("action") == "retrain") & (pl.col("state") == "open"))["recommendation_id"]
             return {

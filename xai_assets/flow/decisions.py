@@ -63,27 +63,41 @@ class AlertFolder:
         return {c: frame[c].to_numpy() for c in columns}
 
 
-def write_recommendations(monitor: Monitor, day: date, provenance: str) -> pl.DataFrame:
-    """Compute and store `recommendations` of one day; returns what was stored."""
-    stored = monitor.lake.read("drift_alerts", monitor.name, day)
-    alerts = [Alert(**_tuples(row)) for row in stored.iter_rows(named=True)]
-    rates, reference = divergence_rates(monitor, day)
-    frame = rows_of(recommend(alerts, day, monitor.config.remediation, rates, reference), RECOMMENDATIONS.schema)
-    monitor.lake.write("recommendations", monitor.name, day, frame, {"provenance": provenance})
-    return frame
+class Recommender:
+    """Recommends from stored alerts and divergence rates; each day's footer is read once."""
 
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self._rates: dict[date, tuple[float, int] | None] = {}
 
-def divergence_rates(monitor: Monitor, day: date) -> tuple[dict[date, tuple[float, int]], float]:
-    """Per day up to `day`: (share of requests that diverge, requests); and that share over the reference days."""
-    rates = {}
-    for d in all_days(monitor.config.first_date, day):
-        if monitor.lake.exists("divergence_set", monitor.name, d):
-            report = json.loads(monitor.lake.metadata("divergence_set", monitor.name, d)["report"])
-            if report["rows"]:
-                rates[d] = (report["divergent_rows"] / report["rows"], report["rows"])
-    reference = [rates[d] for d in monitor.config.reference_days if d in rates]
-    requests = sum(n for _, n in reference)
-    return rates, sum(r * n for r, n in reference) / requests if requests else float("nan")
+    def write_day(self, day: date, provenance: str) -> pl.DataFrame:
+        """Compute and store `recommendations` of one day; returns what was stored."""
+        lake, name, config = self.monitor.lake, self.monitor.name, self.monitor.config
+        alerts = [Alert(**_tuples(row)) for row in lake.read("drift_alerts", name, day).iter_rows(named=True)]
+        rates, reference = self.divergence_rates(day)
+        frame = rows_of(recommend(alerts, day, config.remediation, rates, reference), RECOMMENDATIONS.schema)
+        lake.write("recommendations", name, day, frame, {"provenance": provenance})
+        return frame
+
+    def divergence_rates(self, day: date) -> tuple[dict[date, tuple[float, int]], float]:
+        """Per day up to `day`: (share of requests that diverge, requests); and that share over the reference days."""
+        config = self.monitor.config
+        rates = {d: r for d in all_days(config.first_date, day) if (r := self._rate(d)) is not None}
+        reference = [rates[d] for d in config.reference_days if d in rates]
+        requests = sum(n for _, n in reference)
+        return rates, sum(r * n for r, n in reference) / requests if requests else float("nan")
+
+    def _rate(self, day: date) -> tuple[float, int] | None:
+        if day not in self._rates:
+            self._rates[day] = self._load(day)
+        return self._rates[day]
+
+    def _load(self, day: date) -> tuple[float, int] | None:
+        lake, name = self.monitor.lake, self.monitor.name
+        if not lake.exists("divergence_set", name, day):
+            return None
+        report = json.loads(lake.metadata("divergence_set", name, day)["report"])
+        return (report["divergent_rows"] / report["rows"], report["rows"]) if report["rows"] else None
 
 
 def retrain_recommendations(monitor: Monitor, days: Iterable[date]) -> list[tuple[date, Recommendation]]:

@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 
 from xai_assets.errors import LakeError
-from xai_assets.flow.decisions import divergence_rates
+from xai_assets.flow.decisions import Recommender
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import all_days, window_days
 from xai_assets.flow.reference import load_profile
 from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
 from xai_assets.plots.palette import to_png
-from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, Float64
+from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, SEVERITIES, Float64
 from xai_assets.stats.divergence import DivergenceSummary, summarize
 
 if TYPE_CHECKING:
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from xai_assets.flow.histograms import Profile
 
+INPUT_CAUSES = ("input_fault", "population_moved")
+"""Causes that lie in the inputs, whichever model's attributions raised the alert."""
 HEATMAP_DAYS = 90
-MOST_FEATURES, MOST_HISTOGRAMS, MOST_ROWS = 20, 4, 20
+MOST_FEATURES, MOST_HISTOGRAMS, MOST_ROWS = 20, 6, 20
 ALERT_COLUMNS = ("severity", "state", "cause", "role", "feature", "segment", "opened_on", "last_seen_on", "sentence")
 ADVICE_COLUMNS = ("action", "target", "focus_features", "focus_segments", "opened_on", "state", "evidence")
+"""The last column of both is a sentence and gets a line of its own."""
 SCORE_COLUMNS = (
     "role",
     "segment",
@@ -108,7 +111,7 @@ def _read(monitor: Monitor, day: date | None) -> _Facts:
     chosen = (
         (pl.col("window_days") == window) & (pl.col("population") == "all") & (pl.col("severity") != "insufficient")
     )
-    rates, reference_rate = divergence_rates(monitor, day)
+    rates, reference_rate = Recommender(monitor).divergence_rates(day)
     profile = load_profile(monitor)
     return _Facts(
         monitor=monitor,
@@ -133,8 +136,13 @@ def _blocks(monitor: Monitor, profile: "Profile", days: Sequence[date]) -> Block
 
 
 def _open_alerts(facts: _Facts) -> pl.DataFrame:
-    now = facts.alerts.filter((pl.col("date") == facts.day) & (pl.col("state") != "resolved"))
-    return now.sort("effect", descending=True)
+    return _worst_first(facts.alerts.filter((pl.col("date") == facts.day) & (pl.col("state") != "resolved")))
+
+
+def _worst_first(alerts: pl.DataFrame) -> pl.DataFrame:
+    """By severity, then by the day they opened: effects of different units cannot be ranked."""
+    rank = pl.col("severity").replace_strict({s: i for i, s in enumerate(SEVERITIES)}, return_dtype=pl.Int64)
+    return alerts.sort(rank, "opened_on", "feature", descending=[True, False, False], maintain_order=True)
 
 
 def _headlines(facts: _Facts) -> list[str]:
@@ -171,12 +179,12 @@ def _text(lines: Sequence[str]) -> str:
 
 
 def _alerts(facts: _Facts) -> str:
-    alerts = facts.alerts.filter(pl.col("date") == facts.day).sort("effect", descending=True)
+    alerts = _worst_first(facts.alerts.filter(pl.col("date") == facts.day))
     advice = facts.advice.filter(pl.col("action") != "none")
     return _section(
         "Alerts and recommendations",
-        _table(alerts.select(ALERT_COLUMNS), "No alert."),
-        _table(advice.select(ADVICE_COLUMNS), "Nothing is recommended."),
+        _table(alerts.select(ALERT_COLUMNS), "No alert.", sentence_last=True),
+        _table(advice.select(ADVICE_COLUMNS), "Nothing is recommended.", sentence_last=True),
     )
 
 
@@ -220,7 +228,8 @@ def _heatmap(facts: _Facts, role: str) -> str:
     largest = rows.group_by("feature", "date").agg(pl.col("psi_corrected_nats").max())
     if largest.is_empty():
         return "<p>No day has enough requests to be judged.</p>"
-    alerts = facts.alerts.filter((pl.col("role") == role) & (pl.col("state") != "resolved"))
+    of_role = pl.col("cause").is_in(INPUT_CAUSES) if role == INPUT else pl.col("role") == role
+    alerts = facts.alerts.filter(of_role & (pl.col("state") != "resolved"))
     ranked = (
         largest.group_by("feature")
         .agg(pl.col("psi_corrected_nats").max())
@@ -265,9 +274,10 @@ def _grid(cells: Sequence[tuple[Any, ...]], features: Sequence[str], days: Seque
 
 
 def _histograms(facts: _Facts) -> list[str]:
-    """Histograms behind the largest open alerts; where there is none, of what moved most."""
+    """Histograms behind the worst open alert of each feature, and of its values; else of what moved most."""
     chosen: dict[tuple[str, str, str, int], None] = {}
-    for row in _open_alerts(facts).filter(pl.col("effect_unit") == "nats").iter_rows(named=True):
+    alerts = _open_alerts(facts).filter(pl.col("effect_unit") == "nats")
+    for row in alerts.unique("feature", keep="first", maintain_order=True).iter_rows(named=True):
         chosen[row["role"], row["feature"], row["segment"], row["window_days"]] = None
         chosen[INPUT, row["feature"], row["segment"], row["window_days"]] = None
     if not chosen:
@@ -295,11 +305,15 @@ def _histogram(facts: _Facts, role: str, feature: str, segment: str, window: int
         edges,
         profile.blocks[role, "all"].weight[at][: edges.cells],
         current.weight[at][: edges.cells],
-        title=f"{what}{where}: {days[0]} … {days[-1]} against the reference",
+        title=f"{what}{where}: {_span(days)} against the reference",
         unit="feature units" if role == INPUT else "attribution, margin units",
         levels=levels if role == INPUT and len(levels) == edges.inner_cells else (),
     )
     return _image(figure, f"histogram of {feature}, {role}, {segment}")
+
+
+def _span(days: Sequence[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]} … {days[-1]}"
 
 
 def _moved_most(facts: _Facts) -> pl.DataFrame:
@@ -350,11 +364,17 @@ def _note(text: str) -> str:
     return f"<p class='note'>{html.escape(text)}</p>"
 
 
-def _table(frame: pl.DataFrame, empty: str) -> str:
+def _table(frame: pl.DataFrame, empty: str, *, sentence_last: bool = False) -> str:
     if frame.is_empty():
         return _note(empty) if empty else ""
-    head = "".join(f"<th>{html.escape(c.replace('_', ' '))}</th>" for c in frame.columns)
-    body = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in frame.iter_rows())
+    names = frame.columns[:-1] if sentence_last else frame.columns
+    head = "".join(f"<th>{html.escape(c.replace('_', ' '))}</th>" for c in names)
+    lines = []
+    for row in frame.iter_rows():
+        sentence = f"<tr><td colspan='{len(names)}' class='sentence'>{html.escape(str(row[-1]))}</td></tr>"
+        cells = "".join(_cell(v) for v in row[: len(names)])
+        lines.append(f"<tr>{cells}</tr>" + (sentence if sentence_last else ""))
+    body = "".join(lines)
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
@@ -367,6 +387,8 @@ def _cell(value: Any) -> str:
             if isinstance(value, float)
             else f"<td class='number'>{value:,}</td>"
         )
+    if isinstance(value, date):
+        return f"<td class='number'>{value:%Y-%m-%d}</td>"
     return f"<td>{html.escape('' if value is None else str(value))}</td>"
 
 
@@ -382,7 +404,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; border-b
 img { max-width: 100%; display: block; margin: .5rem 0 } .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #eee }
-.number { text-align: right; font-variant-numeric: tabular-nums }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+tr:has(+ tr > .sentence) td { border-bottom: 0; font-weight: 600 } .sentence { padding-bottom: .6rem }
 iframe { width: 100%; height: 900px; border: 1px solid #ccc }
 """
 
