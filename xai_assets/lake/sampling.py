@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 def stable_keys(request_ids: pl.Series, seed: int) -> pl.Series:
-    """First 64 bits of the MD5 of `seed:request_id`, as DuckDB computes them (10 times faster than hashlib).
+    """First 8 bytes (little-endian) of the MD5 of `seed:request_id`; in DuckDB, 10 times faster than hashlib.
 
     >>> stable_keys(pl.Series(["a", "b"]), seed=0).dtype
     UInt64

@@ -156,6 +156,7 @@ def _empty_view(table: Table) -> str:
 
 def _local_view(lake: Lake, table: str, monitors: Sequence[str] | None = None) -> str:
     days = "" if table in UNPARTITIONED else "date=*/"
+    last = "monitor" if table in UNPARTITIONED else "monitor, date"
     types = "'monitor': VARCHAR" + ("" if table in UNPARTITIONED else ", 'date': DATE")
     globs = [f"{_glob_text(lake.root)}/{table}/monitor={m}/{days}{FILE}" for m in monitors or ("*",)]
     present = (
@@ -163,7 +164,7 @@ def _local_view(lake: Lake, table: str, monitors: Sequence[str] | None = None) -
     )
     listed = ", ".join("'" + g.replace("'", "''") + "'" for g in present)
     return (
-        f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM read_parquet([{listed}], union_by_name = true, "
+        f"CREATE OR REPLACE VIEW {table} AS SELECT * EXCLUDE ({last}), {last} FROM read_parquet([{listed}], union_by_name = true, "
         f"hive_partitioning = true, hive_types = {{{types}}})"
     )
 
