@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MONITOR = "lending"
 DAYS, REQUESTS_PER_DAY = 60, 5_000
+VERDICT_COLUMNS = ("planted fault", "from", "found", "named", "cause", "recommendation", "retraining")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,14 +103,23 @@ def show_verdicts(verdicts: tuple["VerdictRow", ...], false_alarms: list[dict[st
     if not verdicts:
         output.say("No fault is planted in so few days; the first one starts on day 35.")
     else:
-        cells = [v.cells() for v in verdicts]
-        output.table(list(cells[0]), [list(c.values()) for c in cells], "Planted faults, and what became of them")
+        output.table(VERDICT_COLUMNS, [_verdict_row(v) for v in verdicts], "Planted faults, and what became of them")
     if not false_alarms:
         output.say("No other alert was raised.")
         return
     output.say(f"{len(false_alarms)} alerts that no planted fault accounts for (false alarms):")
     for alarm in false_alarms:
         output.say(f"  {alarm['opened_on']} {alarm['severity']}: {alarm['sentence']}")
+
+
+def _verdict_row(verdict: "VerdictRow") -> list[str]:
+    """The verdict's own words, drawn together so that the table fits a terminal."""
+    cells = verdict.cells()
+    fault = verdict.fault
+    named = "-" if verdict.feature is None else f"{cells['feature']} in {cells['segment']}"
+    found = cells["found"] if verdict.found_on is None else f"{cells['found']}, {cells['on']}"
+    planted = f"{fault.name}: {fault.features[0]} in {fault.segment}"
+    return [planted, cells["from"], found, named, cells["cause"], cells["recommendation"], cells["retraining"]]
 
 
 def _launch_line(launch: Launch) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,13 +45,16 @@ class Output:
         from rich.text import Text
 
         table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        texts = [[cell(v) for v in row] for row in rows]
+        terminal = console(sys.stdout)
+        widths = column_widths([columns, *texts], terminal.width)
         for i, name in enumerate(columns):
             numeric = bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows)
-            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            texts = [cell(v) for v in row]
-            table.add_row(*(Text(t, style=COLOURS.get(t, "")) for t in texts))
-        console(sys.stdout).print(table)
+            justify: Literal["left", "right"] = "right" if numeric else "left"
+            table.add_column(Text(name), justify=justify, overflow="fold", width=widths[i])
+        for row in texts:
+            table.add_row(*(Text(t, style=COLOURS.get(t, "")) for t in row))
+        terminal.print(table)
 
     def sentences(self, texts: Iterable[str]) -> None:
         """A list of sentences under a table; what is said twice is printed once."""
@@ -62,6 +65,24 @@ class Output:
     def error(self, text: str) -> None:
         """Why nothing came of it, on stderr."""
         console(sys.stderr).print(f"xai: {text}", markup=False, highlight=False, style="red")
+
+
+def column_widths(rows: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Characters per column, so that the table fits and words are broken only where nothing else helps.
+
+    >>> column_widths([["a long text of words", "id-1"]], 40)
+    [20, 4]
+    >>> column_widths([["a long text of words", "id-1"]], 18)
+    [8, 4]
+    """
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, texts)) for texts in columns]
+    words = [max((len(w) for t in texts for w in t.split()), default=1) for texts in columns]
+    room = available - 3 * len(columns)  # what rich puts between and around them
+    while sum(widths) > room and max(widths) > 1:
+        breakable = [i for i, w in enumerate(widths) if w > words[i]] or list(range(len(widths)))
+        widths[max(breakable, key=lambda i: widths[i])] -= 1
+    return widths
 
 
 def console(stream: TextIO) -> "Console":

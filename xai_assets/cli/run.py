@@ -56,6 +56,9 @@ def run_document(run: RangeRun) -> dict[str, Any]:
 
 def show_run(run: RangeRun, output: Output) -> None:
     """One line: how many partitions were made, and how long it took."""
+    if not run.run_id:
+        output.say(f"{run.first} … {run.last}: up to date, nothing to do.")
+        return
     what = f"{run.computed} partitions computed, {run.unchanged} up to date"
     output.say(f"{run.first} … {run.last}: {what}, in {run.seconds:.1f} s (run {run.run_id[:8]}).")
 

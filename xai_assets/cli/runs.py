@@ -19,7 +19,7 @@ from xai_assets.cli.event_log import quick_commits
 from xai_assets.cli.progress import RunProgress, StageCount
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, XaiAssetsError
-from xai_assets.lake.location import data_root, project_root
+from xai_assets.lake.location import data_root, lake_root, project_root
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -37,7 +37,10 @@ class RunFailed(XaiAssetsError):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True)
 class RangeRun:
-    """What one run over a range of days did. stages: by table, in the order of the flow."""
+    """What one run over a range of days did. stages: by table, in the order of the flow.
+
+    run_id is empty where every day was up to date and no run was made.
+    """
 
     run_id: str
     first: date
@@ -110,6 +113,8 @@ def run_range(
         A blocking check failed.
     """
     _check_range(config, first, last)
+    if not force and _up_to_date(config, first, last):
+        return RangeRun("", first, last, 0.0, {})
     from xai_assets.orchestration.assembly import build_definitions
     from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
     from xai_assets.orchestration.resources import resources
@@ -124,6 +129,21 @@ def run_range(
         started = time.monotonic()
         run_id = _execute(job, instance, {RANGE_START: str(first), RANGE_END: str(last)}, run_config, progress)
     return RangeRun(run_id, first, last, time.monotonic() - started, progress.stages)
+
+
+def _up_to_date(config: MonitorConfig, first: date, last: date) -> bool:
+    """Whether no day of the range is stale. A range whose last day was never judged is not, whatever its footers say:
+    the reference profile may be due."""
+    from xai_assets.decide.staleness import stale_days
+    from xai_assets.flow.monitor import Monitor
+    from xai_assets.flow.staleness import day_facts
+    from xai_assets.lake.store import Lake
+
+    lake = Lake(lake_root())
+    if last not in lake.days("recommendations", config.name):
+        return False
+    facts = day_facts(Monitor(config, lake), last + timedelta(days=1))
+    return not stale_days([f for f in facts if f.day >= first])
 
 
 def evaluate_retraining(config: MonitorConfig, instance: "dg.DagsterInstance") -> list[Launch]:

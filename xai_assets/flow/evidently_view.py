@@ -39,9 +39,22 @@ def raw_inputs_section(monitor: Monitor, window: Sequence[date]) -> str:
         return f"{head}<p>Left out: {sizes} are stored, at least {LEAST_ROWS} each are needed.</p></section>"
     left_out = [f.name for f in monitor.config.features if f not in specs]
     note = f"Samples: {sizes}." + (f" Without a value, left out: {', '.join(left_out)}." if left_out else "")
-    page = _evidently_page(_frame(samples[0], specs), _frame(samples[1], specs), specs)
+    page = _isolated(_evidently_page(_frame(samples[0], specs), _frame(samples[1], specs), specs))
     frame = f"<iframe sandbox='allow-scripts' title='{TITLE}' srcdoc=\"{html.escape(page, quote=True)}\"></iframe>"
     return f"{head}<p class='note'>{html.escape(note)}</p>{frame}</section>"
+
+
+def _isolated(page: str) -> str:
+    """The page with storage of its own. The frame's sandbox keeps it, and any text of the log it shows, away from the
+    report; a sandboxed frame has no localStorage, which Evidently's page reads."""
+    return page.replace("<head>", f"<head><script>{_STORAGE}</script>", 1)
+
+
+_STORAGE = (
+    "for (const name of ['localStorage', 'sessionStorage']) { const kept = {}; Object.defineProperty(window, name, "
+    "{value: {getItem: k => kept[k] ?? null, setItem: (k, v) => { kept[k] = String(v) }, "
+    "removeItem: k => { delete kept[k] }}}) }"
+)
 
 
 def sample_features(monitor: Monitor, days: Sequence[date], rows: int = SAMPLE_ROWS) -> pl.DataFrame:

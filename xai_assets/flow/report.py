@@ -153,7 +153,8 @@ def _headlines(facts: _Facts) -> list[str]:
     ]
     lines += [f"{row['severity'].upper()}: {row['sentence']}" for row in alerts.head(5).iter_rows(named=True)]
     for row in facts.advice.filter(pl.col("action") != "none").iter_rows(named=True):
-        lines.append(f"Recommended: {row['action'].replace('_', ' ')} ({row['target']}). {row['evidence']}")
+        focus = f"{', '.join(row['focus_features'])} in {', '.join(row['focus_segments']) or OVERALL}"
+        lines.append(f"Recommended: {row['action'].replace('_', ' ')} ({row['target']}), focus on {focus}.")
     return [*lines, _rate_finding(facts), _reason_finding(facts)]
 
 

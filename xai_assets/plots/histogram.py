@@ -82,7 +82,16 @@ def _share(weights: Float64) -> Float64:
 
 
 def _cell_names(edges: Edges, levels: Sequence[str]) -> list[str]:
-    inner = list(levels) or [f"{c:.3g}" for c in edges.cuts[:-1]]
-    low = f"below {edges.cuts[0]:.3g}" if len(edges.cuts) and not levels else "below"
-    high = "unseen" if levels else f"above {edges.cuts[-1]:.3g}" if len(edges.cuts) else "above"
+    inner = list(levels) or [number(c) for c in edges.cuts[:-1]]
+    low = f"below {number(edges.cuts[0])}" if len(edges.cuts) and not levels else "below"
+    high = "unseen" if levels else f"above {number(edges.cuts[-1])}" if len(edges.cuts) else "above"
     return [low, *inner[: edges.inner_cells], high, "missing"]
+
+
+def number(value: float) -> str:
+    """A border as a short text.
+
+    >>> number(0.05142), number(18812.4), number(3.2e9)
+    ('0.0514', '18,812', '3.2e+09')
+    """
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e7 else f"{value:.3g}"

@@ -19,7 +19,7 @@ ALERT = "#000000"
 GRID = "#DDDDDD"
 NO_DATA = "#EEEEEE"
 SEQUENTIAL = "YlOrBr"
-TITLE_CHARACTERS = 78
+TITLE_CHARACTERS = 88
 
 
 def new_figure(title: str, width_inches: float = 8.0, height_inches: float = 4.0) -> tuple["Figure", "Axes"]:
@@ -29,7 +29,8 @@ def new_figure(title: str, width_inches: float = 8.0, height_inches: float = 4.0
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     axes = figure.add_subplot()
     characters = round(TITLE_CHARACTERS * width_inches / 8.0)
-    axes.set_title(textwrap.fill(title, characters), loc="left", fontsize=11, fontweight="bold")
+    # Over the whole figure: long feature names leave the axes little room for a title.
+    figure.suptitle(textwrap.fill(title, characters), x=0.01, ha="left", fontsize=11, fontweight="bold")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure, axes

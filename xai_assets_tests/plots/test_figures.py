@@ -30,7 +30,7 @@ def test_heatmap_marks_alerts_and_leaves_what_was_not_judged_blank():
     assert mesh.get_array().mask.reshape(2, 4).tolist() == [[False, False, True, False], [False] * 4]
     assert mesh.get_array().min() == 0.0
     assert dots.get_offsets().tolist() == [[3.5, 0.5]]
-    assert axes.get_title(loc="left") == "income moved on 2025-01-04"
+    assert figure.get_suptitle() == "income moved on 2025-01-04"
     assert "nats" in figure.axes[1].get_ylabel()
     assert to_png(figure).startswith(b"\x89PNG")
 
