@@ -164,8 +164,8 @@ def _local_view(lake: Lake, table: str, monitors: Sequence[str] | None = None) -
     )
     listed = ", ".join("'" + g.replace("'", "''") + "'" for g in present)
     return (
-        f"CREATE OR REPLACE VIEW {table} AS SELECT * EXCLUDE ({last}), {last} FROM read_parquet([{listed}], union_by_name = true, "
-        f"hive_partitioning = true, hive_types = {{{types}}})"
+        f"CREATE OR REPLACE VIEW {table} AS SELECT * EXCLUDE ({last}), {last} FROM read_parquet([{listed}], "
+        f"union_by_name = true, hive_partitioning = true, hive_types = {{{types}}})"
     )
 
 
