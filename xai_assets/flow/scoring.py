@@ -4,9 +4,8 @@ Belongs here: which stored days make a window, and putting scores, severities an
 Does not belong here: metrics (`stats.scores`), severities (`decide.severity`).
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -25,12 +24,15 @@ from xai_assets.stats.histograms import add_blocks
 from xai_assets.stats.scores import score_blocks
 
 
+Columns = dict[str, np.ndarray]
+
+
 class Scorer:
     """Scores days of one monitor; keeps the blocks of the last days so that a range reads each day once."""
 
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
-        self._blocks: OrderedDict[date, Blocks | None] = OrderedDict()
+        self._blocks: dict[date, Blocks | None] = {}
 
     @cached_property
     def profile(self) -> Profile:
@@ -48,17 +50,17 @@ class Scorer:
 
     def scores(self, day: date) -> pl.DataFrame:
         """Rows of `drift_scores` for every role, population and window that ends on `day`. Stores nothing."""
-        config, parts = self.monitor.config, []
-        for window in config.drift.windows_days:
-            blocks = self._window(window_days(day, window, config.first_date))
+        parts: list[Columns] = []
+        oldest = day - timedelta(days=max(self.monitor.config.drift.windows_days))
+        self._blocks = {d: b for d, b in self._blocks.items() if oldest < d <= day}
+        for window, blocks in self._windows(day):
             for role in ROLES:
-                for population in POPULATIONS:
-                    parts.append(self._score(blocks, role, population, window))
-        return pl.concat(parts)
-
-    def _score(self, blocks: Blocks | None, role: str, population: str, window: int) -> pl.DataFrame:
-        if blocks is None:
+                parts += [self._score(blocks, role, population, window) for population in POPULATIONS]
+        if not parts:
             return pl.DataFrame(schema=DRIFT_SCORES.schema)
+        return _frame({name: np.concatenate([part[name] for part in parts]) for name in DRIFT_SCORES.schema})
+
+    def _score(self, blocks: Blocks, role: str, population: str, window: int) -> Columns:
         columns = score_blocks(
             self.profile.blocks[role, population],
             blocks[role, population],
@@ -68,23 +70,26 @@ class Scorer:
             window_days=window,
         )
         severity, rule = grade(columns, self.monitor.config.drift)
-        return _frame(columns | {"severity": severity, "rule": rule})
+        return columns | {"severity": severity, "rule": rule}
 
-    def _window(self, days: Sequence[date]) -> Blocks | None:
-        """Sum of the stored days; None where none of them is stored."""
-        present = [b for b in (self._day(d) for d in days) if b is not None]
-        if not present:
-            return None
-        total = present[0]
-        for blocks in present[1:]:
-            total = {key: add_blocks(total[key], blocks[key]) for key in total}
-        return total
+    def _windows(self, day: date) -> Iterator[tuple[int, Blocks]]:
+        """Each window with the sum of its stored days; a longer window only adds its older days to a shorter one."""
+        config = self.monitor.config
+        total: Blocks | None = None
+        done = 0
+        for window in config.drift.windows_days:
+            days = window_days(day, window, config.first_date)
+            for older in reversed(days[: len(days) - done]):
+                blocks = self._day(older)
+                if blocks is not None:
+                    total = blocks if total is None else {k: add_blocks(total[k], blocks[k]) for k in total}
+            done = len(days)
+            if total is not None:
+                yield window, total
 
     def _day(self, day: date) -> Blocks | None:
         if day not in self._blocks:
             self._blocks[day] = self._load(day)
-            while len(self._blocks) > max(self.monitor.config.drift.windows_days) + 1:
-                self._blocks.popitem(last=False)
         return self._blocks[day]
 
     def _load(self, day: date) -> Blocks | None:
@@ -103,7 +108,7 @@ class Scorer:
         return frame_to_blocks(frame, self.profile.segments, self.profile.edges, POPULATIONS)
 
 
-def _frame(columns: dict[str, np.ndarray]) -> pl.DataFrame:
+def _frame(columns: Columns) -> pl.DataFrame:
     """The table's columns with its types; NaN, which means "not defined", becomes null."""
     series = []
     for name, dtype in DRIFT_SCORES.schema.items():

@@ -111,6 +111,8 @@ def add_blocks(a: HistogramBlock, b: HistogramBlock) -> HistogramBlock:
 
 def align_segments(block: HistogramBlock, segments: Sequence[str]) -> HistogramBlock:
     """The same block with its segments in the order of `segments`; missing ones are zeros, others are dropped."""
+    if tuple(segments) == block.segments:
+        return block
     where = {name: i for i, name in enumerate(block.segments)}
     taken = np.array([where.get(s, -1) for s in segments], dtype=np.int64)
     arrays: dict[str, Any] = {}
