@@ -102,6 +102,7 @@ def train_classifier(
         Fewer than `MIN_ROWS` rows, one class only, labels other than 0 and 1, or weights that are not positive.
     """
     y = _labels(labels, frame.height)
+    _check_rows(frame.height)
     found = np.unique(y)
     if not np.isin(found, (0.0, 1.0)).all():
         raise ModelError("labels of a classifier must be 0 or 1", found=", ".join(f"{v:g}" for v in found[:5]))
@@ -125,6 +126,7 @@ def train_regressor(
 ) -> TrainedArtifact:
     """A regression on the squared error (objective ``reg:squarederror``); else as `train_classifier`."""
     y = _labels(labels, frame.height)
+    _check_rows(frame.height)
     return _train(frame, y, weights, features, "reg:squarederror", settings or TrainSettings())
 
 
@@ -181,6 +183,16 @@ def _labels(labels: npt.ArrayLike, rows: int) -> Float64:
     return y
 
 
+def _check_rows(rows: int) -> None:
+    if rows < MIN_ROWS:
+        raise ModelError(
+            "too few rows to train on",
+            expected=f"at least {MIN_ROWS}",
+            found=str(rows),
+            next_step="wait for labels, or take a longer training window",
+        )
+
+
 def _weights(weights: npt.ArrayLike, rows: int) -> Float64:
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (rows,) or not np.isfinite(w).all() or (w <= 0).any():
@@ -198,13 +210,6 @@ def _train(
 ) -> TrainedArtifact:
     import xgboost
 
-    if frame.height < MIN_ROWS:
-        raise ModelError(
-            "too few rows to train on",
-            expected=f"at least {MIN_ROWS}",
-            found=str(frame.height),
-            next_step="wait for labels, or take a longer training window",
-        )
     specs = tuple(_with_levels(f, frame) for f in features)
     w = None if weights is None else _weights(weights, len(y))
     tail = _tail_rows(len(y), settings)

@@ -23,7 +23,7 @@ from xai_assets.records import FeatureSpec
 
 from .conftest import FEATURES, LEVELS, coded_matrix, pandas_matrix
 
-LOGISTIC = {"objective": "binary:logistic", "max_depth": 3}
+LOGISTIC = {"objective": "binary:logistic", "max_depth": 3, "nthread": 1}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_every_kind_of_single_output_tree_model(variant, tmp_path):
     X[rng.random(X.shape) < 0.1] = np.nan
     y = (np.nan_to_num(X[:, 0] * X[:, 1]) + rng.normal(size=500) > 0).astype(float)
     matrix = xgboost.DMatrix(X, y, feature_names=list("abc"))
-    trained = xgboost.train({"objective": "binary:logistic", **VARIANTS[variant]}, matrix, 8)
+    trained = xgboost.train({"objective": "binary:logistic", "nthread": 1, **VARIANTS[variant]}, matrix, 8)
     for ending in ("ubj", "json"):
         trained.save_model(tmp_path / f"m.{ending}")
         model = load_model(tmp_path / f"m.{ending}", features=numeric("abc"))

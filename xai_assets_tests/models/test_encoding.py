@@ -100,6 +100,6 @@ def test_text_as_number_is_refused():
         encode_features(pl.DataFrame({"age": ["forty"]}), SPECS[:1])
 
 
-def test_date_as_boolean_is_refused_or_numeric_days_never_silent_text():
+def test_categorical_without_levels_is_refused():
     with pytest.raises(ModelError, match="no levels"):
         encode_features(pl.DataFrame({"home": [date(2025, 1, 1)]}), (FeatureSpec("home", "categorical"),))
