@@ -84,6 +84,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ModelsConfig:
+    """The pair. `output` is the unit of logged outputs: auto and value are what the model predicts."""
+
     production: ModelConfig
     experimental: ModelConfig
     output: Literal["auto", "probability", "margin", "value"] = "auto"
@@ -146,6 +148,9 @@ class Persistence:
 
 @dataclass(frozen=True)
 class DriftConfig:
+    """When a change counts. `min_effective_rows`: fewer requests in a window or segment are not judged;
+    `min_importance_share`: share of Σ mean |φ| under which a feature raises no alert."""
+
     alarm_budget: AlarmBudget = field(default_factory=AlarmBudget)
     effect_floors: EffectFloors = field(default_factory=EffectFloors)
     windows_days: tuple[int, ...] = (1, 7, 28)
@@ -421,7 +426,12 @@ def _ranges(c: MonitorConfig) -> None:
     floors = d.effect_floors
     quantile = c.divergence.threshold_quantile
     conditions: list[tuple[str, object, bool, str]] = [
-        ("source.quarantine_limit_share", c.source.quarantine_limit_share, 0 <= c.source.quarantine_limit_share <= 1, "0…1"),
+        (
+            "source.quarantine_limit_share",
+            c.source.quarantine_limit_share,
+            0 <= c.source.quarantine_limit_share <= 1,
+            "0…1",
+        ),
         ("source.separator", c.source.separator, len(c.source.separator) == 1, "one character"),
         ("divergence.threshold", c.divergence.threshold, c.divergence.threshold > 0, "a number above 0"),
         ("divergence.threshold_quantile", quantile, quantile is None or 0 < quantile < 1, "between 0 and 1"),
@@ -431,7 +441,12 @@ def _ranges(c: MonitorConfig) -> None:
         ("explanation.replay_check_rows", e.replay_check_rows, e.replay_check_rows >= 0, "0 or more"),
         ("explanation.additivity_tolerance", e.additivity_tolerance, e.additivity_tolerance > 0, "a number above 0"),
         ("drift.alarm_budget", d.alarm_budget, d.alarm_budget.alarms > 0 < d.alarm_budget.per_days, "above 0"),
-        ("drift.effect_floors", floors, 0 < floors.noted <= floors.warning <= floors.critical, "0 < noted ≤ warning ≤ critical"),
+        (
+            "drift.effect_floors",
+            floors,
+            0 < floors.noted <= floors.warning <= floors.critical,
+            "0 < noted ≤ warning ≤ critical",
+        ),
         ("drift.windows_days", d.windows_days, bool(d.windows_days) and min(d.windows_days) >= 1, "whole days from 1"),
         ("drift.windows_days", d.windows_days, list(d.windows_days) == sorted(set(d.windows_days)), "in rising order"),
         ("drift.persistence", d.persistence, 1 <= d.persistence.days <= d.persistence.of, "1 ≤ days ≤ of"),

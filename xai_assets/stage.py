@@ -42,6 +42,7 @@ class StageConfig(dg.Config):
 
 
 def asset_key(config: MonitorConfig, table: str) -> dg.AssetKey:
+    """`[monitor, table]`."""
     return dg.AssetKey([config.name, table])
 
 
@@ -56,6 +57,7 @@ def partitions(config: MonitorConfig) -> dg.DailyPartitionsDefinition:
 
 
 def column_schema(table: str) -> dg.TableSchema:
+    """Columns with types and descriptions, as the Dagster UI shows them."""
     columns = [dg.TableColumn(c.name, _type_name(c.dtype), c.description) for c in TABLES[table].columns]
     more = TABLES[table].open_columns
     return dg.TableSchema(columns + ([dg.TableColumn("…", "", more)] if more else []))
@@ -65,16 +67,27 @@ def _type_name(dtype: Any) -> str:
     return str(dtype).lower()
 
 
-def asset_arguments(
-    config: MonitorConfig, table: str, *, deps: Sequence[str], kinds: set[str], daily: bool = True
-) -> dict[str, Any]:
-    """Keyword arguments of `@dg.asset` for one table of one monitor."""
+def asset(
+    config: MonitorConfig,
+    table: str,
+    *,
+    deps: Sequence[str],
+    kinds: set[str],
+    name: str | None = None,
+    daily: bool = True,
+    checks: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator for the asset that writes one table of one monitor.
+
+    name: last part of the key where it is not the table's. The function yields results, and none where it has
+    nothing to materialize; it must yield the results of its `checks` in any case.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         policy = dg.BackfillPolicy.single_run()
     version_key = "attributions" if table.endswith("_attributions") else table
     arguments: dict[str, Any] = {
-        "key": asset_key(config, table),
+        "key": asset_key(config, name or table),
         "deps": [asset_key(config, d) for d in deps],
         "description": TABLES[table].description,
         "group_name": f"{config.name}_{GROUP[table]}",
@@ -82,11 +95,14 @@ def asset_arguments(
         "owners": list(config.owners) or None,
         "metadata": {"dagster/column_schema": column_schema(table), "monitor": config.name},
         "code_version": STAGE_VERSION.get(version_key, "1"),
-        "pool": f"{config.name}_{table}",
+        "pool": f"{config.name}_{name or table}",
+        "check_specs": list(checks),
+        "output_required": False,
     }
     if daily:
         arguments |= {"partitions_def": partitions(config), "backfill_policy": policy}
-    return arguments
+    decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
+    return decorate
 
 
 def run_days(

@@ -4,6 +4,7 @@ Belongs here: the text of the file. Does not belong here: looking at a user's lo
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 STARTER = """\
 type: xai_assets.DriftMonitor
@@ -39,11 +40,11 @@ def filled_yaml(attributes: Mapping[str, object], comments: Sequence[str] = ()) 
     class Dumper(yaml.SafeDumper):
         pass
 
-    def sequence(dumper: yaml.SafeDumper, data: list[object]) -> yaml.Node:
+    def sequence(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
         return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
-    Dumper.add_representer(list, sequence)
-    Dumper.add_representer(tuple, sequence)
+    for kind in (list, tuple):
+        Dumper.add_representer(kind, sequence)
     body = {"type": "xai_assets.DriftMonitor", "attributes": dict(attributes)}
     lines = [f"# {c}" for c in comments]
     return "\n".join([*lines, yaml.dump(body, Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)])

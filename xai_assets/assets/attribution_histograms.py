@@ -22,9 +22,8 @@ TABLE = "attribution_histograms"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `attribution_histograms` asset of a monitor."""
     deps = ["production_attributions", "experimental_attributions", "reference_profile"]
-    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"})
 
-    @dg.asset(**arguments, output_required=False)
+    @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"})
     def attribution_histograms(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

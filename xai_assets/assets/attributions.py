@@ -26,10 +26,8 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
         description=f"Base value plus attributions equals the model's margin within {limit:g} relative.",
     )
 
-    @dg.asset(
-        **stage.asset_arguments(settings, table, deps=["divergence_set", "replay_log"], kinds={"xgboost", "parquet"}),
-        check_specs=[additivity],
-        output_required=False,
+    @stage.asset(
+        settings, table, deps=["divergence_set", "replay_log"], kinds={"xgboost", "parquet"}, checks=[additivity]
     )
     def attributions(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]

@@ -1,5 +1,6 @@
 """Stage 9: a candidate trained for an open retrain recommendation, tested on later rows, and registered."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -24,14 +25,18 @@ class RetrainingConfig(dg.Config):
 
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `candidate_model` asset of a monitor, materialized by the retraining job."""
-    arguments = stage.asset_arguments(
-        settings, "model_versions", deps=["recommendations", "replay_log"], kinds={"xgboost"}, daily=False
-    )
 
-    @dg.asset(**{**arguments, "key": stage.asset_key(settings, NAME), "pool": f"{settings.name}_{NAME}"})
+    @stage.asset(
+        settings,
+        "model_versions",
+        name=NAME,
+        deps=["recommendations", "replay_log"],
+        kinds={"xgboost"},
+        daily=False,
+    )
     def candidate_model(
         context: dg.AssetExecutionContext, config: RetrainingConfig, lake: dg.ResourceParam[Lake]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         as_of = date.fromisoformat(config.as_of) if config.as_of else None
         candidate = train_candidate(
             Monitor(settings, lake),
@@ -42,7 +47,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         )
         version = candidate.version
         context.log.info(candidate.sentence)
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             data_version=dg.DataVersion(version.sha256[:16]),
             metadata={
                 "decision": version.decision,

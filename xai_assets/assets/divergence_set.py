@@ -18,7 +18,7 @@ TABLE = "divergence_set"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `divergence_set` asset of a monitor."""
 
-    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=["replay_log"], kinds={"duckdb", "parquet"}), output_required=False)
+    @stage.asset(settings, TABLE, deps=["replay_log"], kinds={"duckdb", "parquet"})
     def divergence_set(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

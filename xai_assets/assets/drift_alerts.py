@@ -22,9 +22,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     key = stage.asset_key(settings, TABLE)
     drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
 
-    @dg.asset(
-        **stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"}), check_specs=[drift], output_required=False
-    )
+    @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"}, checks=[drift])
     def drift_alerts(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

@@ -19,9 +19,8 @@ TABLE = "drift_scores"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_scores` asset of a monitor."""
     deps = ["attribution_histograms", "reference_profile"]
-    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"})
 
-    @dg.asset(**arguments, output_required=False)
+    @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"})
     def drift_scores(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

@@ -19,7 +19,7 @@ def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `residual_histograms` asset: sums of residuals for the day whose labels became complete."""
     deps = ["labels", "replay_log", "reference_profile"]
 
-    @dg.asset(**stage.asset_arguments(settings, RESIDUALS, deps=deps, kinds={"parquet"}), output_required=False)
+    @stage.asset(settings, RESIDUALS, deps=deps, kinds={"parquet"})
     def residual_histograms(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
@@ -36,7 +36,7 @@ def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `label_scores` asset of a monitor."""
 
-    @dg.asset(**stage.asset_arguments(settings, SCORES, deps=[RESIDUALS], kinds={"parquet"}), output_required=False)
+    @stage.asset(settings, SCORES, deps=[RESIDUALS], kinds={"parquet"})
     def label_scores(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
@@ -46,7 +46,16 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             scores = scorer.score_day(day, provenance)
             worst = scores.sort("z_score", descending=True, nulls_last=True)
-            shown = ["role", "segment", "feature", "window_days", "label_count", "residual_shift", "z_score", "severity"]
+            shown = [
+                "role",
+                "segment",
+                "feature",
+                "window_days",
+                "label_count",
+                "residual_shift",
+                "z_score",
+                "severity",
+            ]
             return {"dagster/partition_row_count": scores.height, "largest_shifts": stage.table_of(worst.select(shown))}
 
         yield from stage.run_days(context, monitor, SCORES, compute, force=config.force)

@@ -18,7 +18,7 @@ TABLE = "labels"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `labels` asset of a monitor whose labels come in files of their own."""
 
-    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=[], kinds={"parquet", "polars"}), output_required=False)
+    @stage.asset(settings, TABLE, deps=[], kinds={"parquet", "polars"})
     def labels(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

@@ -20,9 +20,8 @@ TABLE = "recommendations"
 
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `recommendations` asset of a monitor."""
-    arguments = stage.asset_arguments(settings, TABLE, deps=["drift_alerts", "divergence_set"], kinds={"parquet"})
 
-    @dg.asset(**arguments, output_required=False)
+    @stage.asset(settings, TABLE, deps=["drift_alerts", "divergence_set"], kinds={"parquet"})
     def recommendations(
         context: dg.AssetExecutionContext,
         config: stage.StageConfig,

@@ -17,9 +17,8 @@ TABLE = "reference_profile"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `reference_profile` asset of a monitor, not partitioned."""
     deps = ["production_attributions", "experimental_attributions"]
-    arguments = stage.asset_arguments(settings, TABLE, deps=deps, kinds={"parquet"}, daily=False)
 
-    @dg.asset(**arguments, output_required=False)
+    @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"}, daily=False)
     def reference_profile(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

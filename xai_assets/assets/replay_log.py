@@ -37,7 +37,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         ),
     ]
 
-    @dg.asset(**stage.asset_arguments(settings, TABLE, deps=[], kinds={"parquet", "polars"}), check_specs=specs, output_required=False)
+    @stage.asset(settings, TABLE, deps=[], kinds={"parquet", "polars"}, checks=specs)
     def replay_log(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:

@@ -49,7 +49,8 @@ def explained_values(monitor: Monitor, day: date) -> Iterator[ExplainedBatch]:
     features, segments = config.feature_names, config.segment_columns
     phi = [f"{PHI}{f}" for f in features]
     readers = {
-        r: RowReader(lake.batches(f"{r}_attributions", name, day, columns=phi, batch_rows=BATCH_ROWS)) for r in MODEL_ROLES
+        r: RowReader(lake.batches(f"{r}_attributions", name, day, columns=phi, batch_rows=BATCH_ROWS))
+        for r in MODEL_ROLES
     }
     columns = list(dict.fromkeys((*features, *segments)))
     for chosen, rows in explained_batches(lake, name, day, columns, BATCH_ROWS):
@@ -64,9 +65,7 @@ def explained_values(monitor: Monitor, day: date) -> Iterator[ExplainedBatch]:
         )
 
 
-def day_blocks(
-    monitor: Monitor, day: date, segments: Sequence[str], edges: dict[str, tuple[Edges, ...]]
-) -> Blocks:
+def day_blocks(monitor: Monitor, day: date, segments: Sequence[str], edges: dict[str, tuple[Edges, ...]]) -> Blocks:
     """Histograms of one day: every role × population. Memory is that of one batch and of the blocks."""
     blocks = {(r, p): empty_block(segments, edges[r]) for r in ROLES for p in POPULATIONS}
     for batch in explained_values(monitor, day):

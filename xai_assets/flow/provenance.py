@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from xai_assets.flow.monitor import Monitor
-from xai_assets.lake.source import files_of_day, source_fingerprint
+from xai_assets.lake.source import Which, files_of_day, source_fingerprint
 from xai_assets.records import MODEL_ROLES, SourceFile
 
 STAGE_VERSION = {
@@ -75,7 +75,7 @@ class Provenance:
     def forget(self, table: str, day: date | None) -> None:
         self._stored.pop((table, day), None)
 
-    def files(self, day: date, which: str = "source") -> tuple[SourceFile, ...]:
+    def files(self, day: date, which: Which = "source") -> tuple[SourceFile, ...]:
         if (which, day) not in self._files:
             self._files[which, day] = files_of_day(self.monitor.config, day, which)
         return self._files[which, day]
@@ -101,9 +101,14 @@ class Provenance:
         if table == "residual_histograms":
             return self._residuals(day)
         if table == "label_scores":
-            days = (*self.residual_reference_days(), *window_days(day, max(config.drift.windows_days), config.first_date))
+            days = (
+                *self.residual_reference_days(),
+                *window_days(day, max(config.drift.windows_days), config.first_date),
+            )
             upstream = [self.stored("residual_histograms", day)]
-            return self._from_stored(table, ["drift", "labels"], upstream, self._stored_list("residual_histograms", days))
+            return self._from_stored(
+                table, ["drift", "labels"], upstream, self._stored_list("residual_histograms", days)
+            )
         days = all_days(config.first_date, day)
         if table == "drift_alerts":
             scores = self._stored_list("drift_scores", days) + self._stored_list("label_scores", days)
@@ -144,7 +149,9 @@ class Provenance:
         if table == "labels":
             if config.labels is None:
                 return None
-            return combine(STAGE_VERSION[table], config.fingerprint("labels"), source_fingerprint(self.files(day, "labels")))
+            return combine(
+                STAGE_VERSION[table], config.fingerprint("labels"), source_fingerprint(self.files(day, "labels"))
+            )
         sections = ("source", "columns", "features", "context", "derived_context", "models")
         return combine(
             STAGE_VERSION[table],

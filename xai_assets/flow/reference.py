@@ -60,11 +60,10 @@ def build_profile(monitor: Monitor, days: Sequence[date]) -> Profile:
 
 
 def _input_edges(monitor: Monitor, numeric: tuple[Edges, ...]) -> tuple[Edges, ...]:
-    levels = {"categorical": lambda f: len(f.categories), "boolean": lambda _: 2}
-    return tuple(
-        category_edges(f.name, levels[f.kind](f)) if f.kind in levels and levels[f.kind](f) > 0 else e
-        for f, e in zip(monitor.features, numeric, strict=True)
-    )
+    """Inputs with levels get one cell per level; an unseen one falls above the last."""
+    levels = [2 if f.kind == "boolean" else len(f.categories) for f in monitor.features]
+    by_feature = zip(levels, numeric, strict=True)
+    return tuple(category_edges(e.feature, n) if n > 0 else e for n, e in by_feature)
 
 
 def _sum_of_days(
@@ -100,7 +99,11 @@ def write_profile(monitor: Monitor, profile: Profile, provenance: str, days: Seq
     keys = ["role", "population", "segment", "feature", "bin"]
     moments = pl.lit(MOMENTS_BIN, dtype=pl.Int16).alias("bin")
     frame = blocks_to_frame(profile.blocks).join(cuts.with_columns(moments), on=keys, how="full", coalesce=True)
-    frame = frame.with_columns(pl.col(c).fill_null(0.0) for c in REFERENCE_PROFILE.schema if c.endswith(("_sum", "weight", "_squared", "row_count")))
+    frame = frame.with_columns(
+        pl.col(c).fill_null(0.0)
+        for c in REFERENCE_PROFILE.schema
+        if c.endswith(("_sum", "weight", "_squared", "row_count"))
+    )
     metadata = {
         "provenance": provenance,
         "profile_hash": profile.profile_hash,

@@ -23,7 +23,6 @@ from xai_assets.records import POPULATIONS, ROLES
 from xai_assets.stats.histograms import add_blocks
 from xai_assets.stats.scores import score_blocks
 
-
 Columns = dict[str, np.ndarray]
 
 

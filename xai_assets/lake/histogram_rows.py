@@ -39,7 +39,10 @@ def _rows(role: str, population: str, block: HistogramBlock) -> pl.DataFrame:
         "abs_sum": np.concatenate([np.zeros(len(s)), block.abs_sum[ms, mj]]),
         "squared_sum": np.concatenate([np.zeros(len(s)), block.squared_sum[ms, mj]]),
     }
-    names = {"segment": pl.Series(block.segments, dtype=pl.String), "feature": pl.Series(block.features, dtype=pl.String)}
+    names = {
+        "segment": pl.Series(block.segments, dtype=pl.String),
+        "feature": pl.Series(block.features, dtype=pl.String),
+    }
     frame = pl.DataFrame({c: names[c].gather(v) if c in names else v for c, v in columns.items()})
     frame = frame.with_columns(pl.lit(role).alias("role"), pl.lit(population).alias("population"))
     return frame.select(pl.col(c).cast(t) for c, t in ATTRIBUTION_HISTOGRAMS.schema.items())

@@ -6,14 +6,12 @@ Belongs here: the two environment variables and their defaults. Does not belong 
 import os
 from pathlib import Path
 
-import xai_assets
-
 DATA_VARIABLE, LAKE_VARIABLE = "XAI_ASSETS_DATA", "XAI_ASSETS_LAKE"
 
 
 def project_root() -> Path:
     """The checkout this package runs from, or the current folder where it was installed as a wheel."""
-    checkout = Path(xai_assets.__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
 
 

@@ -28,7 +28,7 @@ def _schema(config: MonitorConfig, tables: list[str]) -> dg.AssetChecksDefinitio
         name=f"{config.name}_schema",
         specs=[dg.AssetCheckSpec("schema", asset=asset_key(config, t)) for t in tables],
     )
-    def schema(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.AssetCheckResult]:
+    def schema(lake: dg.ResourceParam[Lake]) -> Iterator[dg.AssetCheckResult]:
         for table in tables:
             days = lake.days(table, config.name)
             problem = _misfit(lake, config, table, days[-1]) if days else ""

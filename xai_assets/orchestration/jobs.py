@@ -15,10 +15,12 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 
 def daily_job_name(config: MonitorConfig) -> str:
+    """Name of the job from replay log to recommendations."""
     return f"{config.name}_daily"
 
 
 def retraining_job_name(config: MonitorConfig) -> str:
+    """Name of the job that trains a candidate."""
     return f"{config.name}_retraining"
 
 

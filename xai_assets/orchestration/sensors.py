@@ -82,7 +82,7 @@ def build_retraining(config: MonitorConfig, job: Any) -> dg.SensorDefinition:
     )
     def retrain(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         lake: Lake = context.resources.lake
-        state = json.loads(context.cursor) if context.cursor else {"storage_id": 0, "launched": []}
+        state: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"storage_id": 0, "launched": []}
         events = context.instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=key, after_storage_id=state["storage_id"]),
             limit=EVENTS_PER_TICK,
@@ -118,5 +118,3 @@ def build_retraining(config: MonitorConfig, job: Any) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests, skip_reason=skip, cursor=json.dumps(cursor))
 
     return retrain
-
-

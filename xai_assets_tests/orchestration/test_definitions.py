@@ -32,7 +32,8 @@ from dagster._core.workspace.autodiscovery import loadable_targets_from_python_m
 target, = loadable_targets_from_python_module("xai_assets.definitions", working_directory=".")
 defs = target.target_definition
 defs.get_repository_def().load_all_definitions()
-heavy = [m for m in ("xgboost", "shap", "numba", "sklearn", "pandas", "evidently", "matplotlib", "scipy.stats") if m in sys.modules]
+HEAVY = ("xgboost", "shap", "numba", "sklearn", "pandas", "evidently", "matplotlib", "scipy.stats")
+heavy = [m for m in HEAVY if m in sys.modules]
 print(json.dumps({
     "keys": sorted(k.to_user_string() for k in defs.resolve_asset_graph().get_all_asset_keys()),
     "jobs": sorted(j.name for j in defs.resolve_all_job_defs() if not j.name.startswith("__")),
