@@ -18,6 +18,8 @@ from xai_assets.errors import LakeError
 
 STALE_SECONDS = 3600.0
 """Age from which a temporary file is taken for the leftover of a killed writer."""
+_WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
+"""Stores in which a folder would be an object of its own that nobody needs."""
 
 
 class FileStore(Protocol):
@@ -177,7 +179,8 @@ class ObjectFiles:
         with tempfile.TemporaryDirectory(prefix="xai_assets_") as spool:
             temporary = Path(spool) / "object"
             yield temporary
-            self.filesystem.create_dir(self.inner(name).rpartition("/")[0], recursive=True)
+            if self.filesystem.type_name not in _WITHOUT_FOLDERS:
+                self.filesystem.create_dir(self.inner(name).rpartition("/")[0], recursive=True)
             pafs.copy_files(
                 temporary.as_posix(),
                 self.inner(name),

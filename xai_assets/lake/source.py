@@ -225,6 +225,9 @@ def _remote_files(pattern: str) -> list[SourceFile]:
         infos = [filesystem.get_file_info(folder)]
         if fixed < len(parts) or infos[0].type == pafs.FileType.Directory:
             infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
+        bucket = folder.partition("/")[0]
+        if not any(i.type == pafs.FileType.File for i in infos) and bucket:
+            _require_bucket(filesystem, bucket)
     except OSError as error:
         raise _unreachable(pattern, error) from error
     wanted = [folder.rstrip("/"), *parts[fixed:]] if fixed < len(parts) else None
@@ -235,6 +238,18 @@ def _remote_files(pattern: str) -> list[SourceFile]:
         and not i.base_name.startswith((".", "_"))
         and (wanted is None or _matches(i.path[len(wanted[0]) + 1 :].split("/"), wanted[1:]))
     ]
+
+
+def _require_bucket(filesystem: Any, bucket: str) -> None:
+    """Nothing below a bucket that exists is a missing day; a bucket that does not exist is a wrong address."""
+    try:
+        found = filesystem.get_file_info(bucket).type
+    except OSError as error:
+        if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
+            return  # the listing below it was allowed, which is all that is needed
+        raise
+    if found == pafs.FileType.NotFound:
+        raise FileNotFoundError(f"there is no bucket '{bucket}'")
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -260,5 +275,7 @@ def _open_uri(uri: str) -> tuple[Any, str]:
 
 def _unreachable(uri: str, error: Exception) -> SourceError:
     return SourceError(
-        f"{uri} cannot be reached", found=str(error), next_step="check the address, the credentials and the network"
+        f"{uri} cannot be reached",
+        found=str(error).rstrip("."),
+        next_step="check the address, the credentials and the network",
     )

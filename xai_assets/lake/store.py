@@ -361,7 +361,7 @@ def _unwritable(address: str, error: OSError) -> LakeError:
     full = error.errno in _FULL
     return LakeError(
         f"{address} could not be written" + (": the disk is full" if full else ""),
-        found=str(error),
+        found=str(error).rstrip("."),
         next_step="free space (or raise the file size limit) and run again; the stored partition is as it was before"
         if full
         else "check that the folder exists and may be written to; the stored partition is as it was before",

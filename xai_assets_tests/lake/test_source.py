@@ -2,12 +2,16 @@ import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow.fs as pafs
 import pytest
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import SourceError
+from xai_assets.lake import source
+from xai_assets.lake.readers import Wanted
 from xai_assets.lake.source import files_of_day, path_of_day, profile_source, source_fingerprint
 
 DAY = date(2025, 1, 1)
@@ -123,3 +127,55 @@ def test_a_profile_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.xlsx").write_text("x")
     with pytest.raises(SourceError, match=r"format of .* is not known"):
         profile_source(str(tmp_path / "log.xlsx"))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A filesystem of pyarrow in memory in place of the connection; listing and copying are the real ones."""
+    filesystem, _ = pafs.FileSystem.from_uri("mock:///")
+    for path, text in {
+        "logs/2025/01/01/a.csv": "a\n1\n",
+        "logs/2025/01/01/sub/b.csv": "a\n2\n",
+        "logs/2025/01/01/_SUCCESS": "",
+        "logs/2025/01/02/c.csv": "a\n3\n",
+    }.items():
+        filesystem.create_dir(path.rpartition("/")[0])
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(text.encode())
+    monkeypatch.setattr(source, "_open_uri", lambda uri: (filesystem, uri.partition("://")[2].partition("?")[0]))
+    return filesystem
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("s3://logs/{date:%Y/%m/%d}/*.csv", ["a.csv"]),
+        ("s3://logs/{date:%Y/%m/%d}/**/*.csv", ["a.csv", "sub/b.csv"]),
+        ("s3://logs/{date:%Y/%m}/*/*.csv", ["a.csv", "c.csv"]),
+        ("s3://logs/{date:%Y/%m/%d}/a.csv", ["a.csv"]),
+        ("s3://logs/{date:%Y/%m/%d}/z.csv", []),
+        ("s3://logs/1999/*.csv", []),
+    ],
+)
+def test_objects_of_a_day(bucket: Any, monitor: Monitor, path: str, expected: list[str]) -> None:
+    files = files_of_day(monitor(source={"path": path + "?region=x", "format": "csv"}), DAY)
+    assert [f.uri.partition("/2025/01/")[2].partition("/")[2] for f in files] == [e + "?region=x" for e in expected]
+    assert all(f.size_bytes == 4 for f in files)
+
+
+def test_a_bucket_that_does_not_exist_is_not_a_missing_day(bucket: Any, monitor: Monitor) -> None:
+    with pytest.raises(SourceError, match="there is no bucket 'lgos'"):
+        files_of_day(monitor(source={"path": "s3://lgos/{date}.csv"}), DAY)
+
+
+def test_an_object_is_read_from_a_temporary_copy(bucket: Any, monitor: Monitor) -> None:
+    config = monitor(source={"path": "s3://logs/{date:%Y/%m/%d}/*.csv"})
+    (file,) = files_of_day(config, DAY)
+    batches = list(source.raw_batches(config, file, Wanted(("a",))))
+    assert [b.frame["a"].to_list() for b in batches] == [["1"]]
+    with source.local_copy(file.uri) as path:
+        assert path.read_text() == "a\n1\n"
+    assert not path.exists()
+    bucket.delete_file("logs/2025/01/01/a.csv")
+    with pytest.raises(SourceError, match=r"s3://logs/2025/01/01/a.csv cannot be reached"):
+        list(source.raw_batches(config, file, Wanted(("a",))))
