@@ -159,7 +159,13 @@ def _yaml(proposal: Proposal) -> str:
 
     plain = json.loads(json.dumps(proposal.attributes, default=str))
     plain["reference"] = {k: date.fromisoformat(v) for k, v in plain["reference"].items()}
-    return filled_yaml(plain, ["Written by 'xai init'; check the reference days and the context columns."])
+    for key in ("request_id", "requested_at"):
+        if plain["columns"].get(key) == key:  # the default
+            del plain["columns"][key]
+    if not plain["columns"]:
+        del plain["columns"]
+    text = filled_yaml(plain, ["Written by 'xai init'; check the reference days and the context columns."])
+    return re.sub(r"reference:\n +(start_date: \S+)\n +(end_date: \S+)", r"reference: {\1, \2}", text)
 
 
 def _shown(path: str) -> str:

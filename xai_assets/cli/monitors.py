@@ -3,6 +3,7 @@
 Belongs here: reading `defs.yaml` without Dagster. Does not belong here: checking values (see `config`).
 """
 
+import argparse
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -125,8 +126,11 @@ def stored_name(lake: "Lake", monitor: str) -> str:
 
 
 def parse_day(text: str) -> date:
-    """A day on the command line. Raises ValueError, which argparse turns into a usage error."""
-    return date.fromisoformat(text)
+    """A day on the command line. Raises ArgumentTypeError, which argparse turns into a usage error."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a day such as 2025-01-31") from None
 
 
 def _shown(path: Path) -> str:

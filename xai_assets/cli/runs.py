@@ -83,13 +83,21 @@ def dagster_home() -> Path:
 @contextmanager
 def open_instance() -> Iterator["dg.DagsterInstance"]:
     """The persistent instance. Slots that killed commands left taken are freed first, or the next run would wait."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home())
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    wanted = {"DAGSTER_HOME": str(dagster_home()), "DAGSTER_DISABLE_TELEMETRY": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     import dagster as dg
 
-    with quick_commits(), dg.DagsterInstance.get() as instance:
-        _bury_dead_runs(instance)
-        yield instance
+    try:
+        with quick_commits(), dg.DagsterInstance.get() as instance:
+            _bury_dead_runs(instance)
+            yield instance
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def run_range(
