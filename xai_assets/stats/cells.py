@@ -1,7 +1,7 @@
 """Which cell a value belongs to: the convention of `records.Edges`, in numpy.
 
-Belongs here: the cell of a value. Does not belong here: counting (see `histograms`, whose compiled loop follows the
-same convention and is tested against this one), choosing borders (see `edges`).
+Belongs here: the cell of a value. Does not belong here: counting (see `counting`, whose compiled loop follows the same
+convention and is tested against this one), choosing borders (see `edges`).
 """
 
 from typing import Any

@@ -4,9 +4,7 @@ Belongs here: empty blocks, accumulation, addition, window totals. Does not belo
 `edges`), distances between histograms (see `drift`).
 """
 
-import functools
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,8 +13,8 @@ import numpy.typing as npt
 
 from xai_assets.errors import StatisticsError, nearest
 from xai_assets.records import Edges, Float64, HistogramBlock
+from xai_assets.stats.counting import sum_by_cell
 
-_log = logging.getLogger(__name__)
 _CELL_ARRAYS = ("row_count", "weight", "weight_squared", "phi_sum")
 _MOMENT_ARRAYS = ("abs_sum", "squared_sum")
 
@@ -71,25 +69,11 @@ def accumulate(
     columns take about 2 s after the first call has compiled the kernel.
     """
     weight = _check_rows(block, edges, values, weights, segment_codes)
-    cuts, lengths = _padded_cuts(edges)
-    segments, features, cells = block.weight.shape
-    # One cell's six sums lie in one cache line of eight numbers; separate arrays would cost six.
-    sums = np.zeros((features, segments, cells, 8))
-    floats = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-    codes = np.ascontiguousarray(segment_codes, dtype=np.int32)
-    kernel = _kernel()
-    for start in range(0, len(floats), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        by_feature = np.ascontiguousarray(floats[rows].T)
-        kernel(by_feature, weight[rows], codes[rows], cuts, lengths, sums)
-    by_segment = sums.transpose(1, 0, 2, 3)
+    sums = sum_by_cell(edges, values, weight, segment_codes, len(block.segments))
     for position, name in enumerate(_CELL_ARRAYS):
-        getattr(block, name)[...] += by_segment[..., position]
+        getattr(block, name)[...] += sums[..., position]
     for position, name in enumerate(_MOMENT_ARRAYS, start=len(_CELL_ARRAYS)):
-        getattr(block, name)[...] += by_segment[..., position].sum(axis=2)
-
-
-_CHUNK_ROWS = 8_192
+        getattr(block, name)[...] += sums[..., position].sum(axis=2)
 
 
 def add_blocks(a: HistogramBlock, b: HistogramBlock) -> HistogramBlock:
@@ -129,74 +113,6 @@ def segment_position(block: HistogramBlock, segment: str) -> int:
     if segment not in block.segments:
         raise StatisticsError(f"segment '{segment}' is not in the block", next_step=nearest(segment, block.segments))
     return block.segments.index(segment)
-
-
-def _count_rows(
-    values: Any, weights: Any, codes: Any, cuts: Any, lengths: Any, sums: Any
-) -> None:  # compiled by `_kernel`; plain loops on purpose
-    features, rows = values.shape
-    columns = codes.shape[1]
-    steps = (cuts.shape[1] + 1) // 2
-    for j in range(features):
-        length = lengths[j]
-        inner = max(length - 1, 0)
-        for i in range(rows):
-            x = float(values[j, i])
-            phi = x if np.isfinite(x) else 0.0
-            if np.isnan(x):
-                cell = inner + 2
-            elif length == 0 or x > cuts[j, length - 1]:
-                cell = inner + 1
-            elif x < cuts[j, 0]:
-                cell = 0
-            elif x == cuts[j, length - 1]:
-                cell = inner
-            else:
-                # Number of cuts up to x. Without branches: guessing them wrong took half of the time.
-                cell = 0
-                step = steps
-                while step > 0:
-                    cell += step * (cuts[j, cell + step - 1] <= x)
-                    step //= 2
-            w = weights[i]
-            for c in range(columns):
-                g = codes[i, c]
-                if g >= 0:
-                    target = sums[j, g, cell]
-                    target[0] += 1.0
-                    target[1] += w
-                    target[2] += w * w
-                    target[3] += w * phi
-                    target[4] += w * abs(phi)
-                    target[5] += w * phi * phi
-
-
-@functools.cache
-def _kernel() -> Callable[..., None]:
-    """The compiled loop. Where no cache folder can be written it is compiled for this process alone."""
-    import numba
-
-    sample = (np.zeros((1, 1), np.float32), np.ones(1), np.zeros((1, 1), np.int32))
-    into = (np.zeros((1, 3)), np.array([2]), np.zeros((1, 1, 4, 8)))
-    try:
-        kernel = numba.njit(cache=True, nogil=True)(_count_rows)
-        kernel(*sample, *into)
-    except (RuntimeError, OSError) as problem:
-        _log.warning("the histogram kernel is compiled anew in each process: its cache cannot be used (%s)", problem)
-        kernel = numba.njit(nogil=True)(_count_rows)
-        kernel(*sample, *into)
-    compiled: Callable[..., None] = kernel
-    return compiled
-
-
-def _padded_cuts(edges: Sequence[Edges]) -> tuple[Float64, npt.NDArray[np.int64]]:
-    """Borders side by side, filled up with infinity to 2^k − 1, which the halving search of the kernel needs."""
-    lengths = np.array([len(e.cuts) for e in edges], dtype=np.int64)
-    longest = max(int(lengths.max(initial=0)), 1)
-    cuts = np.full((len(edges), 2 ** longest.bit_length() - 1), np.inf)
-    for j, e in enumerate(edges):
-        cuts[j, : len(e.cuts)] = e.cuts
-    return cuts, lengths
 
 
 def _check_rows(

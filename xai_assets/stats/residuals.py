@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from xai_assets.errors import StatisticsError
 from xai_assets.records import WHOLE, Edges, Float64
-from xai_assets.stats.cells import cell_numbers
+from xai_assets.stats.counting import sum_by_cell
 
 OUTPUT_CELLS = 20
 """Cells of feature `*`: twentieths of the output of a classifier, from which the AUC is read."""
@@ -89,18 +89,25 @@ def accumulate_residuals(
     codes = np.asarray(segment_codes, dtype=np.int64)
     _check_rows(table, edges, values, y, p, codes, is_classifier)
     residual = y - p
-    quantities = (np.ones_like(y), residual, residual**2, y, np.abs(residual))
-    output_cell = np.minimum((p * OUTPUT_CELLS).astype(np.int64), OUTPUT_CELLS - 1) if is_classifier else None
-    cells = [cell_numbers(e, values[:, j]) for j, e in enumerate(edges)]
-    cells.append(np.zeros(len(y), dtype=np.int64) if output_cell is None else output_cell)
-    segments, _, width = table.label_count.shape
+    quantities = np.column_stack((np.ones_like(y), residual, residual**2, y, np.abs(residual)))
+    sums = sum_by_cell(edges, values, np.ones_like(y), codes, len(table.segments), quantities)
+    of_outputs = _sum_by_output(p if is_classifier else np.zeros_like(p), quantities, codes, len(table.segments))
+    for position, name in enumerate(_ARRAYS):
+        array = getattr(table, name)
+        array[:, :-1, : sums.shape[2]] += sums[..., position]
+        array[:, -1, :OUTPUT_CELLS] += of_outputs[..., position]
+
+
+def _sum_by_output(outputs: Float64, quantities: Float64, codes: npt.NDArray[Any], segments: int) -> Float64:
+    """Sums [S, 20, Q] by twentieths of the output."""
+    cell = np.minimum((outputs * OUTPUT_CELLS).astype(np.int64), OUTPUT_CELLS - 1)
+    sums = np.zeros((segments, OUTPUT_CELLS, quantities.shape[1]))
     for code in codes.T:
-        inside = code >= 0
-        for j, cell in enumerate(cells):
-            at = code[inside] * width + cell[inside]
-            for name, quantity in zip(_ARRAYS, quantities, strict=True):
-                sums = np.bincount(at, quantity[inside], minlength=segments * width)
-                getattr(table, name)[:, j] += sums.reshape(segments, width)
+        at, inside = code * OUTPUT_CELLS + cell, code >= 0
+        for q, quantity in enumerate(quantities.T):
+            counted = np.bincount(at[inside], quantity[inside], minlength=segments * OUTPUT_CELLS)
+            sums[..., q] += counted.reshape(segments, OUTPUT_CELLS)
+    return sums
 
 
 def add_residuals(a: ResidualTable, b: ResidualTable) -> ResidualTable:
