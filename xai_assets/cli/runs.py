@@ -278,10 +278,9 @@ def forget_monitor(config: MonitorConfig, instance: "dg.DagsterInstance") -> Non
     """Remove a monitor's runs and materializations from the instance, for a fresh start of the demo."""
     import dagster as dg
 
-    from xai_assets.orchestration.assembly import build_definitions
     from xai_assets.orchestration.jobs import daily_job_name, retraining_job_name
 
-    keys = [k for k in build_definitions(config).resolve_all_asset_keys() if instance.has_asset_key(k)]
+    keys = [k for k in instance.all_asset_keys() if k.path[0] == config.name]
     if keys:
         instance.wipe_assets(keys)
     for name in (daily_job_name(config), retraining_job_name(config)):
