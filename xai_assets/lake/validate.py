@@ -59,6 +59,11 @@ class Plan:
     other_days_belong: bool = False
 
     @property
+    def time_column(self) -> str:
+        """Source column of the request's time."""
+        return next(p.source for p in self.parts if p.kind == "time")
+
+    @property
     def source_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(p.source for p in self.parts))
 
@@ -127,22 +132,21 @@ def validate(raw: pl.DataFrame, plan: Plan, uri: str) -> Validated:
     SourceError
         A column has a type that no row of it could be used with, such as timestamps in a numeric feature.
     """
+    for part in plan.parts:
+        _refuse_type(part, raw.schema[part.source], uri)
     frame = raw.with_row_index(ROW)
-    values, checks = _values(frame, plan, uri)
-    other_days, outside = 0, pl.Series(dtype=pl.Duration("us"))
+    other_days, outside, checks = 0, pl.Series(dtype=pl.Duration("us")), []
     if plan.day is not None:
-        away = _outside(values["requested_at"], plan.day, plan.zone)
+        away = _outside(_times(frame[plan.time_column], plan.zone), plan.day, plan.zone)
+        is_outside = away.fill_null(timedelta()) != timedelta()
         if plan.other_days_belong:
-            keep = away.is_null() | (away == timedelta())
-            other_days = len(keep) - int(keep.sum())
-            frame, values = frame.filter(keep), values.filter(keep)
-            checks = [c.filter(keep) for c in checks]
-        else:
-            outside = away.filter(away.fill_null(timedelta()) != timedelta())
-            checks.append(
-                _Check.of(OUTSIDE, away.fill_null(timedelta()) != timedelta(), _outside_text(away, plan.zone))
-            )
-    checks = [c for c in checks if c.mask.any()]
+            other_days = int(is_outside.sum())
+            frame = frame.filter(~is_outside)
+        elif is_outside.any():
+            outside = away.filter(is_outside)
+            checks = [_Check.of(OUTSIDE, is_outside, _outside_text(away, plan.zone))]
+    values = _values(frame, plan)
+    checks = _checks(frame, values, plan) + checks
     counts = {c.reason: int(c.mask.sum()) for c in checks}
     if not checks:
         return Validated(_stored(values, plan), _bad(values, checks), counts, other_days, outside)
@@ -153,7 +157,7 @@ def validate(raw: pl.DataFrame, plan: Plan, uri: str) -> Validated:
 
 def epoch_or_text_to_utc(frame: pl.DataFrame, column: str, zone: str) -> pl.Series:
     """A column of times in any accepted form as UTC, microseconds; null where it is none."""
-    return frame.select(_time(pl.col(column), frame.schema[column], zone).alias(column)).to_series()
+    return _times(frame[column], zone)
 
 
 @dataclass(frozen=True)
@@ -172,24 +176,48 @@ class _Check:
         return _Check(self.reason, self.mask.filter(keep), self.text.filter(keep))
 
 
-def _values(frame: pl.DataFrame, plan: Plan, uri: str) -> tuple[pl.DataFrame, list[_Check]]:
-    """Typed values under their stored names, and the checks that at least one row failed."""
-    typed = [pl.col(ROW)]
-    faults: dict[str, tuple[Part, pl.Expr]] = {}
-    for part in plan.parts:
-        source, dtype = pl.col(part.source), frame.schema[part.source]
-        _refuse_type(part, dtype, uri)
-        value = _typed(part, source, dtype, plan.zone)
-        typed.append(value.alias(part.name))
-        faults |= {reason: (part, fault) for reason, fault in _faults(part, source, dtype, value)}
-    names = {f"__fault_{i}": key for i, key in enumerate(faults)}
-    result = frame.select(*typed, *(faults[key][1].fill_null(value=False).alias(name) for name, key in names.items()))
+def _values(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """Typed values under their stored names.
+
+    Numeric text is first converted as it stands; only a column in which that made new nulls is looked at for blanks
+    around numbers. On clean CSV this takes a fifth of the time.
+    """
+    schema = frame.schema
+    plain = [p for p in plan.parts if p.kind in ("numeric", "float", "label") and schema[p.source] == pl.String]
+    quick = frame.select(pl.col(p.source).cast(pl.Float64, strict=False).alias(p.name) for p in plain)
+    sound = {p.name for p in plain if quick[p.name].null_count() == frame[p.source].null_count()}
+    sound -= {name for name in sound if quick[name].is_nan().any()}
+    times = {p.name: _times(frame[p.source], plan.zone) for p in plan.parts if p.kind == "time"}
+    return frame.select(
+        ROW,
+        *(
+            quick[p.name].cast(pl.Float32 if p.kind == "numeric" else pl.Float64)
+            if p.name in sound
+            else times[p.name].alias(p.name)
+            if p.kind == "time"
+            else _typed(p, pl.col(p.source), schema[p.source]).alias(p.name)
+            for p in plan.parts
+        ),
+    )
+
+
+def _checks(frame: pl.DataFrame, values: pl.DataFrame, plan: Plan) -> list[_Check]:
+    """The checks that at least one row failed. Only columns with more nulls than their source, or infinities, are
+    looked at row by row."""
+    numbers = [p.name for p in plan.parts if values.schema[p.name].is_float()]
+    infinite = values.select(pl.col(n).is_infinite().any() for n in numbers)
     checks = []
-    for name, reason in names.items():
-        if result[name].any():
-            found = frame[faults[reason][0].source]
-            checks.append(_Check.of(reason, result[name], _shown(found)))
-    return result.drop(names), checks
+    for part in plan.parts:
+        source, value = frame[part.source], values[part.name]
+        must_be_there = part.required or part.kind in ("id", "time")
+        is_sound = value.null_count() == (0 if must_be_there else source.null_count())
+        if is_sound and not (part.name in infinite and infinite[part.name][0]):
+            continue
+        pair = pl.DataFrame({"source": source, "value": value})
+        faults = _faults(part, pl.col("source"), source.dtype, pl.col("value"))
+        masks = pair.select(fault.fill_null(value=False).alias(reason) for reason, fault in faults)
+        checks += [_Check.of(m.name, m, _shown(source)) for m in masks if m.any()]
+    return checks
 
 
 def _refuse_type(part: Part, dtype: pl.DataType, uri: str) -> None:
@@ -205,9 +233,7 @@ def _refuse_type(part: Part, dtype: pl.DataType, uri: str) -> None:
         raise SourceError(f"column '{part.source}' of {uri} is of the wrong type", expected="times", found=str(dtype))
 
 
-def _typed(part: Part, source: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
-    if part.kind == "time":
-        return _time(source, dtype, zone)
+def _typed(part: Part, source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if part.kind == "numeric":
         return _number(source, dtype).cast(pl.Float32)
     if part.kind == "float":
@@ -284,19 +310,32 @@ def _text(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return source.cast(pl.String)
 
 
-def _time(source: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
-    if isinstance(dtype, pl.Datetime):
-        at = source.cast(pl.Datetime("us", dtype.time_zone))
-        return at.dt.convert_time_zone("UTC") if dtype.time_zone else _in_zone(at, zone)
-    if dtype == pl.Date:
-        return _in_zone(source.cast(pl.Datetime("us")), zone)
+def _times(values: pl.Series, zone: str) -> pl.Series:
+    dtype, value = values.dtype, pl.col(values.name)
     if dtype == pl.String:
-        text = source.str.strip_chars().str.replace("[tT]", " ")
-        epoch = _epoch(text.cast(pl.Float64, strict=False))
-        return pl.coalesce(_aware(text), _in_zone(_naive(text), zone), epoch)
-    if dtype.is_numeric():
-        return _epoch(source.cast(pl.Float64))
-    return pl.lit(None, UTC)
+        return _times_of_text(values, zone)
+    if isinstance(dtype, pl.Datetime):
+        at = value.cast(pl.Datetime("us", dtype.time_zone))
+        time_expr = at.dt.convert_time_zone("UTC") if dtype.time_zone else _in_zone(at, zone)
+    elif dtype == pl.Date:
+        time_expr = _in_zone(value.cast(pl.Datetime("us")), zone)
+    elif dtype.is_numeric():
+        time_expr = _epoch(value.cast(pl.Float64))
+    else:
+        time_expr = value.cast(UTC)  # a column of nulls
+    return values.to_frame().select(time_expr).to_series()
+
+
+def _times_of_text(values: pl.Series, zone: str) -> pl.Series:
+    """One form after the other, each on what the ones before left over."""
+    text = values.str.strip_chars().str.replace("[tT]", " ").alias("text")
+    result = text.to_frame().select(_aware(pl.col("text"))).to_series()
+    for form in (_in_zone(_naive(pl.col("text")), zone), _epoch(pl.col("text").cast(pl.Float64, strict=False))):
+        left = (result.is_null() & text.is_not_null()).arg_true()
+        if left.is_empty():
+            break
+        result = result.scatter(left, text.gather(left).to_frame().select(form).to_series())
+    return result.alias(values.name)
 
 
 def _naive(text: pl.Expr) -> pl.Expr:
