@@ -1,6 +1,7 @@
 """Local files of the user as batches of raw rows, every row with its position; nothing is lost on the way.
 
-Belongs here: Parquet in batches, what formats have in common. CSV and JSON lines are in `text_readers`.
+Belongs here: Parquet in batches, what formats have in common. CSV and JSON lines are in `csv_reader` and
+`jsonl_reader`.
 Does not belong here: what a value means (see `validate`), where files are (see `source`).
 """
 

@@ -24,9 +24,10 @@ import pyarrow.fs as pafs
 
 from xai_assets.config import FORMATS, LabelsConfig, MonitorConfig, SourceConfig
 from xai_assets.errors import SourceError
+from xai_assets.lake.csv_reader import read_csv
+from xai_assets.lake.jsonl_reader import read_jsonl
 from xai_assets.lake.readers import RawBatch, Wanted, read_parquet
-from xai_assets.lake.text_readers import read_csv, read_jsonl
-from xai_assets.lake.validate import epoch_or_text_to_utc
+from xai_assets.lake.times import times_as_utc
 from xai_assets.records import SourceFile
 
 Which = Literal["source", "labels"]
@@ -139,7 +140,7 @@ def profile_source(
         frames = [b.frame for b in islice(batches, 1)]
     head = frames[0].head(rows) if frames else pl.DataFrame()
     columns = tuple(_profile(head[name], timezone) for name in head.columns)
-    times = {c.name: epoch_or_text_to_utc(head, c.name, timezone).drop_nulls() for c in columns if c.kind == "time"}
+    times = {c.name: times_as_utc(head[c.name], timezone).drop_nulls() for c in columns if c.kind == "time"}
     earliest: dict[str, Any] = {name: values.min() for name, values in times.items()}
     latest: dict[str, Any] = {name: values.max() for name, values in times.items()}
     return SourceProfile(_format(source, path), head.height, columns, earliest, latest)
@@ -167,7 +168,7 @@ def _kind(known: pl.Series, timezone: str) -> str:
         return "boolean"
     if texts.cast(pl.Float64, strict=False).is_not_null().all():
         return "numeric"
-    if epoch_or_text_to_utc(texts.to_frame(), texts.name, timezone).is_not_null().all():
+    if times_as_utc(texts, timezone).is_not_null().all():
         return "time"
     return "text"
 

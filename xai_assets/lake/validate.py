@@ -10,9 +10,7 @@ What is accepted, whatever the format:
 - booleans: true/false, yes/no (any case), 0/1; blank text and NaN are missing.
 - categories and context: text as it is; other types as text, whole floats without `.0` (a column of whole numbers
   with gaps is often stored as floats).
-- times: ISO 8601 text, timestamps, dates (midnight), or numbers since 1970: seconds below 1e11, milliseconds below
-  1e14, microseconds below 1e17, else nanoseconds. Times without an offset are in `source.timezone`; of the hour that
-  a clock change repeats the first is taken, and one in the hour it skips is refused.
+- times: see `times`.
 """
 
 from collections.abc import Sequence
@@ -26,7 +24,8 @@ import polars as pl
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, SourceError
-from xai_assets.lake.tables import REPLAY_LOG, UTC
+from xai_assets.lake.tables import REPLAY_LOG
+from xai_assets.lake.times import times_as_utc
 
 ROW = "__row"
 OUTSIDE = "requested_at is outside the day"
@@ -34,7 +33,6 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OUTPUTS = ("production_output", "experimental_output")
 LATENCIES = ("production_latency_ms", "experimental_latency_ms")
 _FIXED = (*REPLAY_LOG.schema, "monitor", "date")
-_OFFSET = r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$"
 _ZONE_SLIP = timedelta(hours=14)
 
 
@@ -137,7 +135,7 @@ def validate(raw: pl.DataFrame, plan: Plan, uri: str) -> Validated:
     frame = raw.with_row_index(ROW)
     other_days, outside, checks = 0, pl.Series(dtype=pl.Duration("us")), []
     if plan.day is not None:
-        away = _outside(_times(frame[plan.time_column], plan.zone), plan.day, plan.zone)
+        away = _outside(times_as_utc(frame[plan.time_column], plan.zone), plan.day, plan.zone)
         is_outside = away.fill_null(timedelta()) != timedelta()
         if plan.other_days_belong:
             other_days = int(is_outside.sum())
@@ -153,11 +151,6 @@ def validate(raw: pl.DataFrame, plan: Plan, uri: str) -> Validated:
     is_bad = reduce(lambda a, b: a | b, (c.mask for c in checks))
     bad = _bad(values.filter(is_bad), [c.filter(is_bad) for c in checks])
     return Validated(_stored(values.filter(~is_bad), plan), bad, counts, other_days, outside)
-
-
-def epoch_or_text_to_utc(frame: pl.DataFrame, column: str, zone: str) -> pl.Series:
-    """A column of times in any accepted form as UTC, microseconds; null where it is none."""
-    return _times(frame[column], zone)
 
 
 @dataclass(frozen=True)
@@ -187,7 +180,7 @@ def _values(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     quick = frame.select(pl.col(p.source).cast(pl.Float64, strict=False).alias(p.name) for p in plain)
     sound = {p.name for p in plain if quick[p.name].null_count() == frame[p.source].null_count()}
     sound -= {name for name in sound if quick[name].is_nan().any()}
-    times = {p.name: _times(frame[p.source], plan.zone) for p in plan.parts if p.kind == "time"}
+    times = {p.name: times_as_utc(frame[p.source], plan.zone) for p in plan.parts if p.kind == "time"}
     return frame.select(
         ROW,
         *(
@@ -308,60 +301,6 @@ def _text(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype.is_temporal():
         return source.dt.to_string("iso")
     return source.cast(pl.String)
-
-
-def _times(values: pl.Series, zone: str) -> pl.Series:
-    dtype, value = values.dtype, pl.col(values.name)
-    if dtype == pl.String:
-        return _times_of_text(values, zone)
-    if isinstance(dtype, pl.Datetime):
-        at = value.cast(pl.Datetime("us", dtype.time_zone))
-        time_expr = at.dt.convert_time_zone("UTC") if dtype.time_zone else _in_zone(at, zone)
-    elif dtype == pl.Date:
-        time_expr = _in_zone(value.cast(pl.Datetime("us")), zone)
-    elif dtype.is_numeric():
-        time_expr = _epoch(value.cast(pl.Float64))
-    else:
-        time_expr = value.cast(UTC)  # a column of nulls
-    return values.to_frame().select(time_expr).to_series()
-
-
-def _times_of_text(values: pl.Series, zone: str) -> pl.Series:
-    """One form after the other, each on what the ones before left over."""
-    text = values.str.strip_chars().str.replace("[tT]", " ").alias("text")
-    result = text.to_frame().select(_aware(pl.col("text"))).to_series()
-    for form in (_in_zone(_naive(pl.col("text")), zone), _epoch(pl.col("text").cast(pl.Float64, strict=False))):
-        left = (result.is_null() & text.is_not_null()).arg_true()
-        if left.is_empty():
-            break
-        result = result.scatter(left, text.gather(left).to_frame().select(form).to_series())
-    return result.alias(values.name)
-
-
-def _naive(text: pl.Expr) -> pl.Expr:
-    plain = pl.when(~text.str.contains(r"\d " + r".*" + _OFFSET)).then(text)
-    seconds = plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    minutes = plain.str.to_datetime("%Y-%m-%d %H:%M", time_unit="us", strict=False)
-    days = plain.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    return pl.coalesce(seconds, minutes, days)
-
-
-def _aware(text: pl.Expr) -> pl.Expr:
-    with_offset: pl.Expr = pl.when(text.str.contains(r"\d:.*" + _OFFSET)).then(text.str.replace("[zZ]$", "+00:00"))
-    with_offset = with_offset.str.replace(r" ([+-]\d{2}(?::?\d{2})?)$", "${1}").str.replace(r"([+-]\d{2})$", "${1}:00")
-    forms = ("%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%d %H:%M%z")
-    return pl.coalesce(with_offset.str.to_datetime(f, time_unit="us", time_zone="UTC", strict=False) for f in forms)
-
-
-def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    placed = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return placed.dt.convert_time_zone("UTC")
-
-
-def _epoch(number: pl.Expr) -> pl.Expr:
-    size = number.abs()
-    scale = pl.when(size < 1e11).then(1e6).when(size < 1e14).then(1e3).when(size < 1e17).then(1.0).otherwise(1e-3)
-    return (number * scale).cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def _outside(requested_at: pl.Series, day: date, zone: str) -> pl.Series:

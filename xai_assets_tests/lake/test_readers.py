@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xai_assets.errors import ConfigError, SourceError
-from xai_assets.lake import text_readers
+from xai_assets.lake import text_lines
+from xai_assets.lake.csv_reader import read_csv
+from xai_assets.lake.jsonl_reader import read_jsonl
 from xai_assets.lake.readers import RawBatch, Wanted, read_parquet
-from xai_assets.lake.text_readers import read_csv, read_jsonl
 
 ALL = Wanted(())
 Write = Callable[..., Path]
@@ -240,7 +241,7 @@ def test_a_row_over_the_border_of_two_pieces_is_found(write: Write, monkeypatch:
     expected = gather(read_csv(write(text), "a", ALL))
     assert expected[1] == [1, 4, 6]
     for size in range(1, 12):
-        monkeypatch.setattr(text_readers, "PIECE_CHARACTERS", size)
+        monkeypatch.setattr(text_lines, "PIECE_CHARACTERS", size)
         assert gather(read_csv(write(text), "a", ALL)) == expected
 
 
@@ -273,7 +274,7 @@ def test_csv_rows_agree_with_the_standard_library(
     expected = [{"a": a or None, "b": b or None} for a, b in lines]
     with pytest.MonkeyPatch.context() as patch:
         assert gather(read_csv(path, "a", ALL))[::2] == (expected, [])
-        patch.setattr(text_readers, "PIECE_CHARACTERS", piece)
+        patch.setattr(text_lines, "PIECE_CHARACTERS", piece)
         assert gather(read_csv(path, "a", ALL))[::2] == (expected, [])
 
 
@@ -287,7 +288,7 @@ def test_every_line_of_any_bytes_is_a_row_or_broken(
     path = tmp_path_factory.mktemp("bytes") / "a.csv"
     path.write_bytes(b"a,b\n" + content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_readers, "PIECE_CHARACTERS", piece)
+        patch.setattr(text_lines, "PIECE_CHARACTERS", piece)
         rows, numbers, broken = gather(read_csv(path, "a", ALL))
     decoded = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = decoded.split("\n")[1:]
@@ -340,7 +341,7 @@ def test_nan_and_infinity_which_python_writes_are_read(write: Write) -> None:
 def test_a_key_absent_from_one_piece_is_null_there_and_found_in_the_next(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_readers, "PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(text_lines, "PIECE_CHARACTERS", 10)
     path = write('{"a": 1}\n{"a": 2}\n{"a": 3.5, "b": 1}\n{"a": 4}\n{"a": "x", "b": 2}\n')
     rows, numbers, _ = gather(read_jsonl(path, "a", Wanted(("a", "b"))))
     assert [r["b"] for r in rows] == [None, None, 1, None, 2]
@@ -372,7 +373,7 @@ def test_every_json_object_is_a_row_whatever_its_values(
     path = tmp_path_factory.mktemp("json") / "a.jsonl"
     path.write_text("\n" + "".join(json.dumps(o) + "\n" for o in objects), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_readers, "PIECE_CHARACTERS", piece)
+        patch.setattr(text_lines, "PIECE_CHARACTERS", piece)
         rows, numbers, broken = gather(read_jsonl(path, "a", ALL))
     assert broken == []
     assert numbers == list(range(2, len(objects) + 2))

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, SourceError
+from xai_assets.lake.times import times_as_utc
 from xai_assets.lake.validate import (
     OUTSIDE,
     ROW,
     Part,
     Plan,
     Validated,
-    epoch_or_text_to_utc,
     replay_plan,
     stored_schema,
     validate,
@@ -37,7 +37,7 @@ def kept(values: pl.Series | list[object], kind: str, **options: object) -> list
 
 
 def utc(values: list[object] | pl.Series, zone: str = "UTC") -> list[datetime | None]:
-    return epoch_or_text_to_utc(pl.DataFrame({"t": values}), "t", zone).to_list()
+    return times_as_utc(pl.DataFrame({"t": values})["t"], zone).to_list()
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
