@@ -127,12 +127,12 @@ def _time_range(logs: LogFiles, format: str, column: str) -> tuple[date, date]:
     """First and last day of the requests, from the one column of times."""
     import polars as pl
 
-    from xai_assets.lake.validate import epoch_or_text_to_utc
+    from xai_assets.lake.times import times_as_utc
 
     scan: Any = {"parquet": pl.scan_parquet, "csv": pl.scan_csv, "jsonl": pl.scan_ndjson}[format]
     found: list[Any] = []
     for file in logs.files:
-        times = epoch_or_text_to_utc(scan(file).select(column).collect(), column, "UTC").drop_nulls()
+        times = times_as_utc(scan(file).select(column).collect()[column], "UTC").drop_nulls()
         if len(times):
             found += [times.dt.date().min(), times.dt.date().max()]
     if not found:

@@ -19,7 +19,7 @@ from xai_assets.cli.event_log import quick_commits
 from xai_assets.cli.progress import RunProgress, StageCount
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, XaiAssetsError
-from xai_assets.lake.location import data_root, lake_root, project_root
+from xai_assets.lake.location import data_root, lake_root, project_root, warehouse_path
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -136,7 +136,16 @@ def run_range(
             run_config["ops"] = {f"{config.name}__{t}": {"config": {"force": True}} for t in sorted(tables)}
         started = time.monotonic()
         run_id = _execute(job, instance, {RANGE_START: str(first), RANGE_END: str(last)}, run_config, progress)
+    _refresh_warehouse()
     return RangeRun(run_id, first, last, time.monotonic() - started, progress.stages)
+
+
+def _refresh_warehouse() -> None:
+    """Tables that a run made for the first time become views in the analysts' DuckDB file."""
+    from xai_assets.lake.queries import open_warehouse
+    from xai_assets.lake.store import Lake
+
+    open_warehouse(warehouse_path(), Lake(lake_root())).close()
 
 
 def _up_to_date(config: MonitorConfig, first: date, last: date) -> bool:

@@ -9,6 +9,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -136,6 +137,11 @@ def test_sql_reads_and_refuses_to_write(xai, stored):
         code, out, err = xai("sql", query)
         assert (code, out) == (FAILED, "")
         assert err.startswith("xai: ")
+
+
+def test_run_leaves_the_views_in_the_warehouse_file(stored):
+    with duckdb.connect(str(stored / "data/warehouse.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(DISTINCT date) FROM drift_scores").fetchone() == (12,)
 
 
 def test_text_with_brackets_is_printed_as_it_is(xai, environment):
