@@ -12,6 +12,7 @@ from dagster.components.resolved.context import ResolutionContext
 from pydantic import BaseModel, ConfigDict, create_model
 
 from xai_assets.config import MonitorConfig
+from xai_assets.lake.location import in_data_folder
 from xai_assets.orchestration.assembly import build_definitions
 from xai_assets.starter import starter_yaml
 
@@ -48,7 +49,7 @@ class DriftMonitor(dg.Component):
         given = attributes.model_dump(exclude_unset=True) if attributes is not None else {}
         resolution: ResolutionContext = context.resolution_context
         mapping = {k: resolution.resolve_value(v, as_type=Any) for k, v in given.items()}
-        return cls(MonitorConfig.from_mapping(context.path.name, mapping, context.project_root))
+        return cls(in_data_folder(MonitorConfig.from_mapping(context.path.name, mapping, context.project_root)))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         return build_definitions(self.config)

@@ -23,7 +23,12 @@ from xai_assets.records import FeatureSpec
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 DERIVED_CONTEXT = ("hour_of_day", "weekday")
-RESERVED_FEATURES = frozenset(("request_id", "requested_at", "row_index", "base_value", "role", "model_version"))
+RESERVED_FEATURES = frozenset(
+    (
+        "request_id requested_at row_index base_value role model_version date monitor label "
+        "production_output experimental_output production_latency_ms experimental_latency_ms"
+    ).split()  # noqa: SIM905 - names read better than quotes and commas
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Belongs here: reading `defs.yaml` without Dagster. Does not belong here: checkin
 """
 
 import argparse
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xai_assets
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, LakeError, nearest
-from xai_assets.lake.location import data_root, lake_root, project_root
+from xai_assets.lake.location import in_data_folder, lake_root, project_root
 
 if TYPE_CHECKING:
     from xai_assets.lake.store import Lake
@@ -48,27 +47,6 @@ def load_config(monitor: str) -> MonitorConfig:
     """
     path = _file(monitor)
     return in_data_folder(MonitorConfig.from_mapping(path.parent.name, read_attributes(path), project_root()))
-
-
-def in_data_folder(config: MonitorConfig) -> MonitorConfig:
-    """The same, with paths that start with `data/` in the data folder in use, where that is another one."""
-    if data_root() == project_root() / "data":
-        return config
-    source, models = config.source, config.models
-    return replace(
-        config,
-        source=replace(source, path=_moved(source.path)),
-        labels=config.labels and replace(config.labels, path=_moved(config.labels.path)),
-        models=replace(
-            models,
-            production=replace(models.production, path=_moved(models.production.path)),
-            experimental=replace(models.experimental, path=_moved(models.experimental.path)),
-        ),
-    )
-
-
-def _moved(path: str) -> str:
-    return str(data_root() / path.removeprefix("data/")) if path.startswith("data/") else path
 
 
 def _file(monitor: str) -> Path:

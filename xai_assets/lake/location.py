@@ -4,7 +4,10 @@ Belongs here: the two environment variables and their defaults. Does not belong 
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+from xai_assets.config import MonitorConfig
 
 DATA_VARIABLE, LAKE_VARIABLE = "XAI_ASSETS_DATA", "XAI_ASSETS_LAKE"
 
@@ -28,3 +31,24 @@ def lake_root() -> str:
 def warehouse_path() -> Path:
     """The DuckDB file that holds only views over the lake."""
     return data_root() / "warehouse.duckdb"
+
+
+def in_data_folder(config: MonitorConfig) -> MonitorConfig:
+    """The same, with paths that start with `data/` in the data folder in use, where that is another one."""
+    if data_root() == project_root() / "data":
+        return config
+    source, models = config.source, config.models
+    return replace(
+        config,
+        source=replace(source, path=_moved(source.path)),
+        labels=config.labels and replace(config.labels, path=_moved(config.labels.path)),
+        models=replace(
+            models,
+            production=replace(models.production, path=_moved(models.production.path)),
+            experimental=replace(models.experimental, path=_moved(models.experimental.path)),
+        ),
+    )
+
+
+def _moved(path: str) -> str:
+    return str(data_root() / path.removeprefix("data/")) if path.startswith("data/") else path

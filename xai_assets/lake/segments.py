@@ -32,10 +32,7 @@ def top_segments(counts: Mapping[str, Mapping[str | None, int]], top: int) -> tu
 
 def value_counts(frame: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str | None, int]]:
     """Requests per value of each column."""
-    return {
-        c: dict(frame.select(pl.col(c).cast(pl.String)).group_by(c).len().iter_rows())
-        for c in columns
-    }
+    return {c: dict(frame.select(pl.col(c).cast(pl.String)).group_by(c).len().iter_rows()) for c in columns}
 
 
 def segment_codes(frame: pl.DataFrame, columns: Sequence[str], segments: Sequence[str]) -> np.ndarray:

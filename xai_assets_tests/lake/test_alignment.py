@@ -27,12 +27,16 @@ def store(lake: Lake, rows: int, chosen: list[int]) -> None:
     picked = pl.DataFrame({"row_index": chosen, "request_id": [ids[i] for i in chosen]}).with_columns(
         delta=pl.lit(0.0), is_divergent=pl.lit(False), divergence_kind=pl.lit("none"), inclusion_probability=pl.lit(1.0)
     )
-    lake.write("divergence_set", "m", DAY, picked.select(pl.col(c).cast(t) for c, t in DIVERGENCE_SET.schema.items()), {})
+    lake.write(
+        "divergence_set", "m", DAY, picked.select(pl.col(c).cast(t) for c, t in DIVERGENCE_SET.schema.items()), {}
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(0, 60), batch=st.integers(1, 17), data=st.data())
-def test_batches_are_the_join(tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, data: st.DataObject) -> None:
+def test_batches_are_the_join(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, data: st.DataObject
+) -> None:
     chosen = sorted(data.draw(st.sets(st.integers(0, max(rows - 1, 0)), max_size=rows)))
     lake = Lake(str(tmp_path_factory.mktemp("lake")))
     store(lake, rows, chosen)
