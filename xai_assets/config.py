@@ -23,12 +23,11 @@ from xai_assets.records import FeatureSpec
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 DERIVED_CONTEXT = ("hour_of_day", "weekday")
-RESERVED_FEATURES = frozenset(
-    (
-        "request_id requested_at row_index base_value role model_version date monitor label "
-        "production_output experimental_output production_latency_ms experimental_latency_ms"
-    ).split()  # noqa: SIM905 - names read better than quotes and commas
-)
+_OWN_NAMES = """
+    request_id requested_at row_index base_value role model_version date monitor label
+    production_output experimental_output production_latency_ms experimental_latency_ms
+"""
+RESERVED_FEATURES = frozenset(_OWN_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -471,6 +470,13 @@ def _ranges(c: MonitorConfig) -> None:
     for key, days in dataclasses.asdict(c.retention).items():
         if days < max(d.windows_days):
             raise _wrong(f"{c.name}.retention.{key}", f"at least the longest window, {max(d.windows_days)}", days)
+    delay = c.labels.complete_after_days or 0 if c.labels is not None else 0
+    needed = delay + max(*d.windows_days, r.train_window_days)
+    if c.retention.replay_log_days < needed:
+        expected = f"at least {needed}: labels.complete_after_days and the training window or the longest window"
+        raise _wrong(f"{c.name}.retention.replay_log_days", expected, c.retention.replay_log_days)
+    if r.mode == "automatic" and c.labels is None and c.columns.label is None:
+        raise _wrong(f"{c.name}.remediation.mode", "observe, or labels (or columns.label) to train on", r.mode)
     for owner in c.owners:
         if not (owner.startswith("team:") or "@" in owner):
             raise _wrong(f"{c.name}.owners", "e-mail addresses or team:name", owner)

@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 
 from xai_assets.config import MonitorConfig
+from xai_assets.errors import XaiAssetsError
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import STAGE_VERSION, Provenance, combine
 from xai_assets.lake.tables import TABLES
@@ -98,9 +99,11 @@ def asset(
         "pool": f"{config.name}_{name or table}",
         "check_specs": list(checks),
         "output_required": False,
+        # also where there are no partitions: `dg launch --partition-range` asks it of every asset of the job
+        "backfill_policy": policy,
     }
     if daily:
-        arguments |= {"partitions_def": partitions(config), "backfill_policy": policy}
+        arguments["partitions_def"] = partitions(config)
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return decorate
 
@@ -112,16 +115,26 @@ def run_days(
 
     A day whose stored provenance is the expected one is left alone. A day whose upstream is not there yet is
     waiting: nothing is stored for it. Where every day waits, nothing is materialized and downstream is skipped.
+    A day that is refused keeps what was stored, and does not hold up the others: its error is logged and in its
+    metadata, and is raised only where no day of the run could be made.
     """
-    provenance, made = Provenance(monitor), []
+    provenance, made, refused = Provenance(monitor), [], []
     for key in context.partition_keys:
         day = date.fromisoformat(key)
-        metadata = _one_day(context, provenance, table, day, compute, force)
+        try:
+            metadata = _one_day(context, provenance, table, day, compute, force)
+        except XaiAssetsError as error:
+            context.log.error(f"{table} {day}: {error}")
+            context.add_asset_metadata({"refused": str(error)}, partition_key=key)
+            refused.append(error)
+            continue
         if metadata is not None:
             context.add_asset_metadata(dict(metadata), partition_key=key)
             made.append(provenance.stored(table, day) or "-")
     if made:
         yield dg.MaterializeResult(data_version=dg.DataVersion(combine(*made)))
+    elif refused:
+        raise refused[0]
     else:
         context.log.warning(f"{table}: nothing to do yet, upstream of {context.partition_keys} is not there")
 

@@ -25,6 +25,8 @@ def build(mapping: dict[str, Any], name: str = "lending") -> MonitorConfig:
 
 def broken(path: str, value: Any) -> dict[str, Any]:
     mapping = deepcopy(HEALTHY)
+    if path == "retention.replay_log_days":
+        mapping["labels"] = {"path": "labels/{date}.csv", "complete_after_days": 27}
     *parents, last = path.split(".")
     place = mapping
     for key in parents:
@@ -80,6 +82,8 @@ WRONG = [
     ("labels", {"path": "labels.csv"}, ["lending.labels.path", "{date}"]),
     ("remediation.mode", "auto", ["lending.remediation.mode", "observe"]),
     ("retention.replay_log_days", 3, ["lending.retention.replay_log_days", "28"]),
+    ("retention.replay_log_days", 50, ["lending.retention.replay_log_days", "at least 55"]),
+    ("remediation.mode", "automatic", ["lending.remediation.mode", "labels"]),
     ("owners", ["bob"], ["lending.owners", "team:"]),
     ("schedule_hour", 24, ["lending.schedule_hour", "0…23"]),
 ]

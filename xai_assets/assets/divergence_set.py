@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -23,9 +24,10 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
+        threshold = cache(lambda: divergence_threshold(lake, settings))
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            report = write_divergence_set(lake, settings, day, divergence_threshold(lake, settings), provenance)
+            report = write_divergence_set(lake, settings, day, threshold(), provenance)
             return {
                 "dagster/partition_row_count": report.explained_rows,
                 "requests": report.rows,

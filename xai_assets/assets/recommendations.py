@@ -21,7 +21,7 @@ TABLE = "recommendations"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `recommendations` asset of a monitor."""
 
-    @stage.asset(settings, TABLE, deps=["drift_alerts", "divergence_set"], kinds={"parquet"})
+    @stage.asset(settings, TABLE, deps=["drift_alerts", "attribution_histograms"], kinds={"parquet"})
     def recommendations(
         context: dg.AssetExecutionContext,
         config: stage.StageConfig,

@@ -11,6 +11,7 @@ import polars as pl
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import quarantine_share
 from xai_assets.flow.replay import ingest
 from xai_assets.lake.store import Lake
 from xai_assets.records import IngestReport
@@ -22,7 +23,9 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `replay_log` asset of a monitor, with its data-integrity checks."""
     key = stage.asset_key(settings, TABLE)
     specs = [
-        dg.AssetCheckSpec("source_present", asset=key, description="Every day of the run has source files."),
+        dg.AssetCheckSpec(
+            "source_present", asset=key, description="Every day of the run has source files that can be read."
+        ),
         dg.AssetCheckSpec(
             "quarantine_share",
             asset=key,
@@ -48,7 +51,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         reports = {d: _report(monitor, d) for d in map(date.fromisoformat, context.partition_keys)}
-        yield from _checks(settings, {d: r for d, r in reports.items() if r})
+        yield from _checks(settings, reports)
 
     return replay_log
 
@@ -79,21 +82,28 @@ def _report(monitor: Monitor, day: date) -> dict[str, Any]:
     return report
 
 
-def _checks(settings: MonitorConfig, reports: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
+def _checks(settings: MonitorConfig, found: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
+    reports = {d: r for d, r in found.items() if r}
+    unread = [str(d) for d, r in found.items() if not r]
     missing = [str(d) for d, r in reports.items() if r["status"] == "missing"]
-    shares = {str(d): r["rows_quarantined"] / r["rows_read"] for d, r in reports.items() if r["rows_read"]}
-    over = {d: round(s, 4) for d, s in shares.items() if s > settings.source.quarantine_limit_share}
+    limit = settings.source.quarantine_limit_share
+    over = {str(d): round(s, 4) for d, r in reports.items() if (s := quarantine_share(r)) > limit}
     twice = {str(d): r["rows_duplicate"] for d, r in reports.items() if r["rows_duplicate"]}
     differ = {str(d): r["replay_mismatch_rows"] for d, r in reports.items() if r["replay_mismatch_rows"]}
-    key = stage.asset_key(settings, TABLE)
     error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    # A refused day is passed over by every later stage; the run is blocked where nothing else is left of it.
+    blocks = error if len(over) + len(missing) + len(unread) == len(found) else warn
     verdicts: list[tuple[str, Any, dg.AssetCheckSeverity]] = [
-        ("source_present", missing, error),
-        ("quarantine_share", over, error),
+        ("source_present", missing + unread, error),
+        ("quarantine_share", over, blocks),
         ("duplicates", twice, warn),
         ("replay_matches_log", differ, error),
     ]
-    for name, found, severity in verdicts:
+    for name, days, severity in verdicts:
         yield dg.AssetCheckResult(
-            passed=not found, check_name=name, asset_key=key, severity=severity, metadata={"days": found}
+            passed=not days,
+            check_name=name,
+            asset_key=stage.asset_key(settings, TABLE),
+            severity=severity,
+            metadata={"days": days},
         )

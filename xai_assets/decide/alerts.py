@@ -21,6 +21,8 @@ from xai_assets.records import DIFFERENCE, EXPERIMENTAL, INPUT, OVERALL, PRODUCT
 
 REPORTED_AFTER_DAYS = 7
 """Days for which a resolved alert is still reported."""
+SETTLING_DAYS = 7
+"""Alerts that open within so many days of a first one are taken for the same event: windows fill at their own pace."""
 
 
 def fold_alerts(
@@ -212,11 +214,22 @@ def _report(tracks: Sequence[_Track], as_of: date) -> list[Alert]:
     for track in sorted(tracks, key=lambda t: (t.resolved_on is None, t.opened_on or date.min)):
         if track.opened_on is None:
             continue
-        if track.resolved_on is not None and (as_of - track.resolved_on).days > REPORTED_AFTER_DAYS:
+        if _is_past(track, tracks, as_of):
             continue
         alert = _alert(track, as_of)
         alerts[alert.fingerprint] = alert
     return sorted(alerts.values(), key=_rank)
+
+
+def _is_past(track: _Track, tracks: Sequence[_Track], as_of: date) -> bool:
+    """Resolved long enough, and no story that began beside it still runs: that one's event begins with this."""
+    if track.resolved_on is None or (as_of - track.resolved_on).days <= REPORTED_AFTER_DAYS:
+        return False
+    opened = track.opened_on or date.min
+    running = (
+        t.opened_on for t in tracks if t.resolved_on is None and t.opened_on is not None and t.role == track.role
+    )
+    return not any(abs((day - opened).days) <= SETTLING_DAYS for day in running)
 
 
 def _rank(alert: Alert) -> tuple[object, ...]:

@@ -12,13 +12,12 @@ from datetime import date
 import numpy as np
 
 from xai_assets.config import RemediationConfig
+from xai_assets.decide.alerts import SETTLING_DAYS
 from xai_assets.decide.causes import INPUT_FAULT, RELATION_CHANGED
 from xai_assets.decide.localise import nested
 from xai_assets.records import EXPERIMENTAL, MODEL_ROLES, OVERALL, PRODUCTION, Alert, Recommendation, severity_rank
 
 INVESTIGATE, RETRAIN, REDUCE_TRAFFIC, NONE = "investigate_upstream", "retrain", "reduce_traffic", "none"
-SETTLING_DAYS = 7
-"""Alerts that open within so many days of a first one are taken for the same event: windows fill at their own pace."""
 DIVERGENCE_RATIO, DIVERGENCE_Z = 2.0, 4.0
 """The divergence rate is raised from this multiple of the reference on, with this evidence (normal deviate)."""
 RAISED_DAYS, OF_DAYS = 2, 3
@@ -107,8 +106,8 @@ def _investigation(feature: str, segment: str, group: Sequence[Alert], raised: _
 def _retraining(role: str, alerts: Sequence[Alert], remediation: RemediationConfig) -> Recommendation | None:
     broken = {a.feature for a in alerts if a.cause == INPUT_FAULT and a.state != "resolved"}
     concerned = [a for a in alerts if a.role == role and a.cause != INPUT_FAULT and a.feature not in broken]
-    concerned = [a for a in concerned if severity_rank(a.severity) >= severity_rank("warning")]
-    active = sorted((a for a in concerned if a.state != "resolved"), key=_weight)
+    loud = [a for a in concerned if severity_rank(a.severity) >= severity_rank("warning")]
+    active = sorted((a for a in loud if a.state != "resolved"), key=_weight)
     if not active:
         return None
     family, opened = _newest_event(concerned)
@@ -147,9 +146,14 @@ def _newest_event(alerts: Sequence[Alert]) -> tuple[str, date]:
                 last[2].append(alert)
             else:
                 events.append((alert.opened_on, family, [alert]))
-    live = [(day, family) for day, family, members in events if any(a.state != "resolved" for a in members)]
+    live = [(day, family) for day, family, members in events if any(_asks(a) for a in members)]
     day, family = max(live)
     return family, day
+
+
+def _asks(alert: Alert) -> bool:
+    """Whether an alert by itself calls for retraining; a quieter one still says when its event began."""
+    return alert.state != "resolved" and severity_rank(alert.severity) >= severity_rank("warning")
 
 
 def _families(alerts: Sequence[Alert]) -> dict[str, list[Alert]]:

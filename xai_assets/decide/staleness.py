@@ -45,12 +45,13 @@ class StaleDay:
 def stale_days(facts: Sequence[DayFact]) -> list[StaleDay]:
     """Days whose files or provenance differ from what is stored, in order of time.
 
-    A day whose files are gone keeps what was made from them. A day without files that was never ingested, or noted
-    as missing, has nothing to compute.
+    A day whose files are gone keeps what was made from them. A day without files that was never ingested has to be
+    noted as missing once a later day has files: what waits for it would wait for ever.
     """
     found = []
+    newest = max((f.day for f in facts if f.source_fingerprint is not None), default=date.min)
     for fact in sorted(facts, key=lambda f: f.day):
-        reasons = _source_reasons(fact) or _table_reasons(fact)
+        reasons = _source_reasons(fact, newest) or _table_reasons(fact)
         if reasons:
             found.append(StaleDay(fact.day, tuple(reasons), _state(fact)))
     return found
@@ -67,9 +68,10 @@ def ranges_of(stale: Sequence[StaleDay]) -> list[list[StaleDay]]:
     return groups
 
 
-def _source_reasons(fact: DayFact) -> list[str]:
+def _source_reasons(fact: DayFact, newest: date) -> list[str]:
     if fact.source_fingerprint is None:
-        return []
+        unnoticed = fact.stored_status is None and fact.day < newest
+        return ["no file came for it; to be noted as missing"] if unnoticed else []
     if fact.stored_status is None:
         return ["its files have not been read yet"]
     if fact.stored_status == "missing":
@@ -80,8 +82,6 @@ def _source_reasons(fact: DayFact) -> list[str]:
 
 
 def _table_reasons(fact: DayFact) -> list[str]:
-    if fact.stored_status is None or (fact.stored_status == "missing" and fact.source_fingerprint is None):
-        return []
     return [
         f"{table} has not been made" if stored is None else f"{table} was made from other data, models or settings"
         for table, (stored, expected) in fact.tables.items()

@@ -94,9 +94,9 @@ class Recommender:
 
     def _load(self, day: date) -> tuple[float, int] | None:
         lake, name = self.monitor.lake, self.monitor.name
-        if not lake.exists("divergence_set", name, day):
+        if not lake.exists("attribution_histograms", name, day):
             return None
-        report = json.loads(lake.metadata("divergence_set", name, day)["report"])
+        report = json.loads(lake.metadata("attribution_histograms", name, day)["divergence_report"])
         return (report["divergent_rows"] / report["rows"], report["rows"]) if report["rows"] else None
 
 

@@ -82,6 +82,12 @@ def write_day_histograms(monitor: Monitor, day: date, profile: Profile, provenan
     """Fill and store `attribution_histograms` of one day; returns what was stored."""
     blocks = day_blocks(monitor, day, profile.segments, profile.edges)
     frame = blocks_to_frame(blocks)
-    metadata = {"provenance": provenance, "profile_hash": profile.profile_hash}
+    divergence = monitor.lake.metadata("divergence_set", monitor.name, day)
+    # The divergence report moves in here: the divergence set has a retention, the memory of its rate has none.
+    metadata = {
+        "provenance": provenance,
+        "profile_hash": profile.profile_hash,
+        "divergence_report": divergence["report"],
+    }
     monitor.lake.write("attribution_histograms", monitor.name, day, frame, metadata)
     return blocks

@@ -7,8 +7,9 @@ Does not belong here: deciding what to run (see `decide.staleness`), file format
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.source import Which, files_of_day, source_fingerprint
@@ -44,6 +45,15 @@ DAILY_TABLES = (
 )
 
 
+_FILES_OF: dict[str, Which] = {"replay_log": "source", "labels": "labels"}
+
+
+def quarantine_share(report: Mapping[str, Any]) -> float:
+    """Share of a day's own rows (those of other days left out) that were unusable, 0–1, from an ingest report."""
+    own = report["rows_read"] - report["rows_other_days"]
+    return float(report["rows_quarantined"]) / own if own else 0.0
+
+
 def combine(*parts: str) -> str:
     """One hash (16 hex digits) of an ordered list of texts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -72,6 +82,16 @@ class Provenance:
     def stored(self, table: str, day: date | None) -> str | None:
         return self.footer(table, day).get("provenance")
 
+    def content(self, table: str, day: date | None) -> str | None:
+        """Hash of a stored table's rows: what is computed from them does not change when only the files did."""
+        return self.footer(table, day).get("content_hash")
+
+    def is_refused(self, day: date) -> bool:
+        """Whether more of the day's rows were unusable than `source.quarantine_limit_share` allows."""
+        footer = self.footer("replay_log", day)
+        share = quarantine_share(json.loads(footer["report"])) if "report" in footer else 0.0
+        return share > self.monitor.config.source.quarantine_limit_share
+
     def forget(self, table: str, day: date | None) -> None:
         self._stored.pop((table, day), None)
 
@@ -96,8 +116,8 @@ class Provenance:
             return self._from_stored(table, ["context", "derived_context"], upstream)
         if table == "drift_scores":
             days = window_days(day, max(config.drift.windows_days), config.first_date)
-            upstream = [self.reference_hash(), self.stored("attribution_histograms", day)]
-            return self._from_stored(table, ["drift"], upstream, self._stored_list("attribution_histograms", days))
+            upstream = [self.reference_hash(), self._comparable("attribution_histograms", day)]
+            return self._from_stored(table, ["drift"], upstream, self._comparable_list("attribution_histograms", days))
         if table == "residual_histograms":
             return self._residuals(day)
         if table == "label_scores":
@@ -105,16 +125,16 @@ class Provenance:
                 *self.residual_reference_days(),
                 *window_days(day, max(config.drift.windows_days), config.first_date),
             )
-            upstream = [self.stored("residual_histograms", day)]
+            upstream = [self._comparable("residual_histograms", day)]
             return self._from_stored(
-                table, ["drift", "labels"], upstream, self._stored_list("residual_histograms", days)
+                table, ["drift", "labels"], upstream, self._comparable_list("residual_histograms", days)
             )
         days = all_days(config.first_date, day)
         if table == "drift_alerts":
             scores = self._stored_list("drift_scores", days) + self._stored_list("label_scores", days)
             return self._from_stored(table, ["drift", "reference"], [self.stored("drift_scores", day)], scores)
         if table == "recommendations":
-            rates = self._stored_list("divergence_set", days)
+            rates = self._stored_list("attribution_histograms", days)
             return self._from_stored(table, ["remediation"], [self.stored("drift_alerts", day)], rates)
         raise KeyError(table)
 
@@ -146,9 +166,14 @@ class Provenance:
 
     def _from_files(self, table: str, day: date) -> str | None:
         config = self.monitor.config
+        if table == "labels" and config.labels is None:
+            return None
+        footer = self.footer(table, day)
+        if footer.get("status", "missing") != "missing" and not self.files(day, _FILES_OF[table]):
+            return footer["provenance"]  # files that were rotated away do not take with them what was made of them
+        if not footer and not self.files(day, _FILES_OF[table]) and self.stored("attribution_histograms", day):
+            return None  # files and rows are gone, histograms are kept: an empty day must not take their place
         if table == "labels":
-            if config.labels is None:
-                return None
             return combine(
                 STAGE_VERSION[table], config.fingerprint("labels"), source_fingerprint(self.files(day, "labels"))
             )
@@ -162,9 +187,9 @@ class Provenance:
         )
 
     def _divergence_inputs(self, day: date) -> list[str | None]:
-        upstream = [self.stored("replay_log", day)]
+        upstream = [None if self.is_refused(day) else self.content("replay_log", day)]
         if self.monitor.config.divergence.threshold_quantile is not None:
-            upstream += [combine(*self._stored_list("replay_log", self.monitor.config.reference_days))]
+            upstream += [self.content("replay_log", d) for d in self.monitor.config.reference_days]
         return upstream
 
     def _residuals(self, day: date) -> str | None:
@@ -172,9 +197,22 @@ class Provenance:
         if labels is None or labels.complete_after_days is None:
             return None
         cohort = day - timedelta(days=labels.complete_after_days)
-        arrived = self._stored_list("labels", all_days(cohort, day))
-        upstream = [self.reference_hash(), self.stored("replay_log", cohort)]
-        return self._from_stored("residual_histograms", ["labels"], upstream, arrived)
+        kept = self._comparable("residual_histograms", day)
+        if self.content("replay_log", cohort) is None and self.reference_hash() is not None and kept is not None:
+            return kept  # the cohort's rows are past their retention: what was made of them stays
+        # A cohort that never was stored (before the first day, or a day without a file) has no labelled requests;
+        # waiting for it would hold up the alerts of this day.
+        inputs = [self.content("replay_log", cohort) or "-"]
+        inputs += [self.content("labels", d) or "-" for d in all_days(cohort, day)]
+        return self._from_stored("residual_histograms", ["labels"], [self.reference_hash()], inputs)
+
+    def _comparable(self, table: str, day: date) -> str | None:
+        """Stored provenance of histograms over the cells of the present reference; None for any others."""
+        footer = self.footer(table, day)
+        return footer.get("provenance") if footer.get("profile_hash") == self.reference_hash() else None
+
+    def _comparable_list(self, table: str, days: Sequence[date]) -> list[str]:
+        return [self._comparable(table, d) or "-" for d in days]
 
     def _stored_list(self, table: str, days: Sequence[date]) -> list[str]:
         return [self.stored(table, d) or "-" for d in days]

@@ -28,7 +28,7 @@ from xai_assets.stats.histograms import add_blocks
 CELLS = 20
 
 
-def build_profile(monitor: Monitor, days: Sequence[date]) -> Profile:
+def build_profile(monitor: Monitor, days: Sequence[date], identity: str = "") -> Profile:
     """Borders, segments and histograms over the reference days that hold explained requests.
 
     Two passes over the days' attributions: one for borders (a bounded sample), one for the histograms.
@@ -56,7 +56,7 @@ def build_profile(monitor: Monitor, days: Sequence[date]) -> Profile:
     edges = {r: sketches[r].edges(CELLS) for r in (*MODEL_ROLES, DIFFERENCE)}
     edges[INPUT] = _input_edges(monitor, sketches[INPUT].edges(CELLS))
     blocks = _sum_of_days(monitor, days, segments, edges)
-    return Profile(_hash(segments, edges, blocks), segments, edges, blocks)
+    return Profile(_hash(identity, segments, edges, blocks), segments, edges, blocks)
 
 
 def _input_edges(monitor: Monitor, numeric: tuple[Edges, ...]) -> tuple[Edges, ...]:
@@ -76,8 +76,8 @@ def _sum_of_days(
     return total
 
 
-def _hash(segments: Sequence[str], edges: dict[str, tuple[Edges, ...]], blocks: Blocks) -> str:
-    digest = hashlib.sha256(json.dumps(segments).encode())
+def _hash(identity: str, segments: Sequence[str], edges: dict[str, tuple[Edges, ...]], blocks: Blocks) -> str:
+    digest = hashlib.sha256(json.dumps([identity, segments]).encode())
     for role in ROLES:
         for e in edges[role]:
             digest.update(e.feature.encode() + np.ascontiguousarray(e.cuts).tobytes())
@@ -154,13 +154,13 @@ class ProfileState:
 def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
     """Build the profile where it is due, keep it where it is there.
 
-    Due: every reference day has been processed, and no profile of the present configuration and models is stored.
-    A reference day that changed later does not rebuild it (scores before and after would not be comparable);
-    `force` does.
+    Due: every reference day has been explained with the present models (or refused), and no profile of the present
+    configuration and models is stored. A reference day that changed later does not rebuild it (scores before and after
+    would not be comparable); `force` does.
     """
     provenance = Provenance(monitor)
     identity, days = provenance.reference_identity(), monitor.config.reference_days
-    waiting = [d for d in days if any(provenance.stored(f"{r}_attributions", d) is None for r in MODEL_ROLES)]
+    waiting = [d for d in days if not _is_ready(provenance, d)]
     inputs = combine(*(provenance.stored(f"{r}_attributions", d) or "-" for d in days for r in MODEL_ROLES))
     if provenance.reference_hash() is not None and not force:
         profile = load_profile(monitor, identity)
@@ -171,6 +171,14 @@ def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
     if waiting:
         text = f"waiting for {len(waiting)} of {len(days)} reference days, the first is {waiting[0]}"
         return ProfileState(None, len(days), 0, text)
-    profile = build_profile(monitor, days)
+    profile = build_profile(monitor, [d for d in days if not provenance.is_refused(d)], identity)
     write_profile(monitor, profile, identity, days, inputs)
     return ProfileState(profile.profile_hash, len(days), len(profile.segments), f"made from {len(days)} reference days")
+
+
+def _is_ready(provenance: Provenance, day: date) -> bool:
+    """Whether a reference day was explained with the present models; a refused day is not waited for."""
+    if provenance.is_refused(day):
+        return True
+    found = {r: provenance.footer(f"{r}_attributions", day).get("model_sha256") for r in MODEL_ROLES}
+    return found == dict(provenance.monitor.model_hashes)

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from xai_assets.decide.severity import grade_labels
-from xai_assets.errors import ProvenanceError
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance, window_days
@@ -48,7 +47,7 @@ def write_day_residuals(monitor: Monitor, day: date, provenance: str) -> Mapping
     for role, column in _OUTPUTS.items():
         is_classifier = monitor.model(role).is_classifier
         tables[role] = empty_residuals(profile.segments, profile.edges[INPUT])
-        outputs = _probabilities(monitor, rows[column].to_numpy()) if is_classifier else rows[column].to_numpy()
+        outputs = _probabilities(monitor, role, rows[column].to_numpy()) if is_classifier else rows[column].to_numpy()
         accumulate_residuals(
             tables[role], profile.edges[INPUT], values, labels, outputs, codes, is_classifier=is_classifier
         )
@@ -68,8 +67,10 @@ def cohort_day(monitor: Monitor, day: date) -> date:
     return day - timedelta(days=labels.complete_after_days)
 
 
-def _probabilities(monitor: Monitor, outputs: Float64) -> Float64:
-    if monitor.config.models.output != "margin":
+def _probabilities(monitor: Monitor, role: str, outputs: Float64) -> Float64:
+    output = monitor.config.models.output
+    is_margin = output == "margin" or (output != "probability" and monitor.model(role).objective == "binary:logitraw")
+    if not is_margin:
         return outputs
     return np.asarray(1.0 / (1.0 + np.exp(-outputs)))
 
@@ -171,10 +172,5 @@ class LabelScorer:
             return None
         found = lake.metadata("residual_histograms", name, day).get("profile_hash")
         if found != self.profile.profile_hash:
-            raise ProvenanceError(
-                f"the residuals of {day} were summed over the cells of another reference profile",
-                expected=self.profile.profile_hash,
-                found=str(found),
-                next_step=f"materialize {name}/residual_histograms of {day} again, then the scores",
-            )
+            return None  # over the cells of another reference: not comparable, and its rows may be gone by now
         return frame_to_tables(lake.read("residual_histograms", name, day), self.profile)

@@ -13,7 +13,7 @@ import polars as pl
 
 from xai_assets.errors import LakeError, ModelError
 from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.provenance import combine
+from xai_assets.flow.provenance import all_days, combine
 from xai_assets.lake.queries import labelled_rows
 from xai_assets.lake.tables import MODEL_VERSIONS
 from xai_assets.models.artifact import load_model
@@ -78,7 +78,7 @@ def train_candidate(
 ) -> Candidate:
     """Train on the recent window, test on its last rows, compare with the model in service, register.
 
-    Rows under an open input fault are left out: a candidate must not learn broken data. Rows of the focus segments
+    Rows under an input fault are left out: a candidate must not learn broken data. Rows of the focus segments
     weigh `remediation.focus_weight`. Raises ModelError where too few labels have arrived.
     """
     plan = find_plan(monitor, recommendation_id, as_of)
@@ -138,8 +138,8 @@ def _usable_rows(monitor: Monitor, plan: RetrainingPlan) -> pl.DataFrame:
     days = _training_days(monitor, plan.as_of)
     columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns)))
     rows = labelled_rows(monitor.lake, config, days, plan.as_of, columns).sort("requested_at", "request_id")
-    for segment, since in _input_faults(monitor, plan.as_of):
-        broken = _in_segment(rows, segment) & (rows["date"] >= since).to_numpy()
+    for segment, first, last in _input_faults(monitor, days, plan.as_of):
+        broken = _in_segment(rows, segment) & rows["date"].is_between(first, last).to_numpy()
         rows = rows.filter(~broken)
     if rows.height < settings.min_labels:
         raise ModelError(
@@ -159,13 +159,18 @@ def _training_days(monitor: Monitor, as_of: date) -> list[date]:
     return [as_of - timedelta(days=delay + i) for i in reversed(range(window))]
 
 
-def _input_faults(monitor: Monitor, as_of: date) -> list[tuple[str, date]]:
-    """Segments with an input fault that is not resolved, and since when."""
-    if not monitor.lake.exists("drift_alerts", monitor.name, as_of):
-        return []
-    alerts = monitor.lake.read("drift_alerts", monitor.name, as_of)
-    faults = alerts.filter((pl.col("cause") == "input_fault") & (pl.col("state") != "resolved"))
-    return list(faults.select("segment", "first_exceeded_on").unique().sort("segment", "first_exceeded_on").iter_rows())
+def _input_faults(monitor: Monitor, days: Sequence[date], as_of: date) -> list[tuple[str, date, date]]:
+    """Segments whose input was broken within these days, first and last day; a running fault lasts to `as_of`."""
+    found: dict[tuple[str, date], date] = {}
+    for day in all_days(days[0], as_of):
+        if not monitor.lake.exists("drift_alerts", monitor.name, day):
+            continue
+        faults = monitor.lake.read("drift_alerts", monitor.name, day).filter(pl.col("cause") == "input_fault")
+        for row in faults.iter_rows(named=True):
+            last = as_of if row["state"] != "resolved" and day == as_of else row["last_seen_on"]
+            key = (row["segment"], row["first_exceeded_on"])
+            found[key] = max(last, found.get(key, last))
+    return [(segment, first, last) for (segment, first), last in sorted(found.items())]
 
 
 def _split_by_day(rows: pl.DataFrame, holdout_share: float) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from xai_assets.decide.severity import grade
-from xai_assets.errors import ProvenanceError
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import window_days
@@ -40,7 +39,7 @@ class Scorer:
     def score_day(self, day: date, provenance: str) -> pl.DataFrame:
         """Compute and store `drift_scores` of one day; returns what was stored.
 
-        Raises ProvenanceError where histograms of the window were made over another reference's cells.
+        Days whose histograms are over the cells of another reference profile are left out of the windows.
         """
         scores = self.scores(day)
         metadata = {"provenance": provenance, "profile_hash": self.profile.profile_hash}
@@ -97,12 +96,7 @@ class Scorer:
             return None
         found = lake.metadata("attribution_histograms", name, day).get("profile_hash")
         if found != self.profile.profile_hash:
-            raise ProvenanceError(
-                f"the histograms of {day} were made over the cells of another reference profile",
-                expected=self.profile.profile_hash,
-                found=str(found),
-                next_step=f"materialize {name}/attribution_histograms of {day} again, then the scores",
-            )
+            return None  # over the cells of another reference: not comparable, and its rows may be gone by now
         frame = lake.read("attribution_histograms", name, day)
         return frame_to_blocks(frame, self.profile.segments, self.profile.edges, POPULATIONS)
 

@@ -13,22 +13,38 @@ from xai_assets.lake.source import source_fingerprint
 
 
 def day_facts(monitor: Monitor, today: date) -> list[DayFact]:
-    """One fact per day from the first day (or the first within retention) to yesterday (or the monitor's end).
+    """One fact per day from the first day to yesterday (or the monitor's end).
 
-    Raises SourceError or OSError where the source cannot be listed: that is never "nothing new".
+    Days whose rows are past retention and whose histograms are made are left out: nothing can be made of them any
+    more. Reference days are always in. Raises SourceError or OSError where the source cannot be listed: that is never
+    "nothing new".
     """
     config = monitor.config
     last = min(config.end_date or today, today - timedelta(days=1))
-    kept = first_kept_day(monitor)
-    first = max(config.first_date, kept) if kept is not None else config.first_date
-    provenance = Provenance(monitor)
-    return [_fact(provenance, day) for day in all_days(first, last)]
+    kept, provenance = first_kept_day(monitor), Provenance(monitor)
+    needed = {*config.reference_days, *provenance.residual_reference_days()}
+    done = set(monitor.lake.days("attribution_histograms", monitor.name))
+    days = (d for d in all_days(config.first_date, last) if kept is None or d >= kept or d in needed or d not in done)
+    reference = set(config.reference_days)
+    past = (d for d in done if kept is not None and d < kept and d not in reference)
+    gone = {d for d in past if not monitor.lake.exists("replay_log", monitor.name, d)}
+    return [_residual_fact(provenance, day) if day in gone else _fact(provenance, day) for day in days]
+
+
+def _residual_fact(provenance: Provenance, day: date) -> DayFact:
+    """A day whose rows are past retention, but whose residuals are part of the reference."""
+    table = "residual_histograms"
+    pair = (provenance.stored(table, day), provenance.expected(table, day))
+    return DayFact(day, None, None, "past retention", {table: pair})
 
 
 def _fact(provenance: Provenance, day: date) -> DayFact:
     files = provenance.files(day)
     footer = provenance.footer("replay_log", day)
-    compared = {t: (provenance.stored(t, day), provenance.expected(t, day)) for t in DAILY_TABLES}
+    never_read = not files and not footer
+    arrived = bool(provenance.monitor.config.labels) and bool(provenance.files(day, "labels"))
+    tables = (("labels",) if arrived else ()) if never_read else DAILY_TABLES
+    compared = {t: (provenance.stored(t, day), provenance.expected(t, day)) for t in tables}
     return DayFact(
         day=day,
         source_fingerprint=source_fingerprint(files) if files else None,

@@ -19,7 +19,7 @@ Replayer = Callable[[pl.DataFrame], tuple[Float64, Float64]]
 """Feature columns (stored types) to production and experimental outputs [n], in output units."""
 
 REPLAY_TOLERANCE = 1e-4
-"""Largest difference between a logged and a replayed output that is no mismatch, output units."""
+"""Largest difference between a logged and a replayed output that is no mismatch, relative to max(1, |output|)."""
 
 
 class Outputs:
@@ -46,11 +46,12 @@ class Outputs:
             return report
         replayed = dict(zip(OUTPUTS, self._replayed(self._sample), strict=True))
         gaps = np.column_stack([np.abs(self._sample[n].to_numpy() - replayed[n]) for n in self._logged]).max(axis=1)
+        size = np.column_stack([np.abs(replayed[n]) for n in self._logged]).max(axis=1)
         return replace(
             report,
             replay_checked_rows=len(gaps),
             replay_max_difference=float(gaps.max()),
-            replay_mismatch_rows=int((gaps > REPLAY_TOLERANCE).sum()),
+            replay_mismatch_rows=int((gaps > REPLAY_TOLERANCE * np.maximum(1.0, size)).sum()),
         )
 
     def _replayed(self, frame: pl.DataFrame) -> tuple[Float64, Float64]:

@@ -24,6 +24,7 @@ import polars as pl
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ConfigError, SourceError
+from xai_assets.lake.source import path_of_day
 from xai_assets.lake.tables import REPLAY_LOG
 from xai_assets.lake.times import times_as_utc
 
@@ -98,8 +99,13 @@ def replay_plan(config: MonitorConfig, day: date) -> Plan:
         day,
         config.source.timezone,
         config.derived_context,
-        other_days_belong="{date" not in config.source.path,
+        other_days_belong=_spans_days(config.source.path, day),
     )
+
+
+def _spans_days(path: str, day: date) -> bool:
+    """Whether a neighbouring day is in the same file: a path without `{date}`, or one by month or week."""
+    return path_of_day(path, day) in (path_of_day(path, day + timedelta(days=i)) for i in (-1, 1))
 
 
 def labels_plan(config: MonitorConfig) -> Plan:

@@ -5,12 +5,13 @@ Belongs here: reading facts, cursors, run requests. Does not belong here: the de
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from xai_assets.config import MonitorConfig
 from xai_assets.decide.retrain import decide_launches
@@ -20,11 +21,13 @@ from xai_assets.flow.decisions import retrain_recommendations
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.staleness import day_facts
 from xai_assets.lake.store import Lake
-from xai_assets.orchestration.jobs import RANGE_END, RANGE_START
+from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
 from xai_assets.stage import asset_key
 
 RECOMMENDATION_TAG = "xai_assets/recommendation_id"
-EVENTS_PER_TICK = 500
+STATE_TAG = "xai_assets/state"
+"""The state of the facts for which a run was asked: a transient failure is tried again, a lasting one is not."""
+EVENTS_PER_TICK, ATTEMPTS = 500, 3
 
 
 def build_stale_days(config: MonitorConfig, job: Any) -> dg.SensorDefinition:
@@ -40,6 +43,10 @@ def build_stale_days(config: MonitorConfig, job: Any) -> dg.SensorDefinition:
     )
     def stale(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         lake: Lake = context.resources.lake
+        if context.instance.get_runs(_daily_runs(config, NOT_FINISHED_STATUSES), limit=1):
+            # What is stored changes while a run is at work; judged now, the same days would be asked for again.
+            yield dg.SkipReason("a run of these days is at work; looking again when it is done")
+            return
         try:
             facts = day_facts(Monitor(config, lake), _today(config))
         except (OSError, XaiAssetsError) as error:
@@ -52,12 +59,30 @@ def build_stale_days(config: MonitorConfig, job: Any) -> dg.SensorDefinition:
             first, last = group[0].day, group[-1].day
             reasons = {str(s.day): list(s.reasons) for s in group}
             context.log.info(f"{first} … {last}: {json.dumps(reasons)}")
+            state = f"{first}-{last}-{group[0].state_hash(group)}"
+            tried = len(context.instance.get_runs(_daily_runs(config, FINISHED_STATUSES, {STATE_TAG: state})))
+            if tried >= ATTEMPTS:
+                yield dg.SkipReason(
+                    f"{first} … {last} was run {tried} times and is still stale; look at the last run's errors"
+                )
+                continue
             yield dg.RunRequest(
-                run_key=f"{config.name}-{first}-{last}-{group[0].state_hash(group)}",
-                tags={RANGE_START: str(first), RANGE_END: str(last), "xai_assets/reason": group[0].reasons[0][:200]},
+                run_key=f"{config.name}-{state}-{tried}",
+                tags={
+                    RANGE_START: str(first),
+                    RANGE_END: str(last),
+                    STATE_TAG: state,
+                    "xai_assets/reason": group[0].reasons[0][:200],
+                },
             )
 
     return stale
+
+
+def _daily_runs(
+    config: MonitorConfig, statuses: Sequence[dg.DagsterRunStatus], tags: Mapping[str, str] | None = None
+) -> dg.RunsFilter:
+    return dg.RunsFilter(job_name=daily_job_name(config), statuses=list(statuses), tags=dict(tags or {}))
 
 
 def _today(config: MonitorConfig) -> date:

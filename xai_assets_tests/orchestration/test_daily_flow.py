@@ -5,15 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
 from xai_assets.config import MonitorConfig
+from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import DAILY_TABLES
+from xai_assets.flow.retention import apply_retention
+from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
+from xai_assets.orchestration.sensors import ATTEMPTS
 from xai_assets_tests.conftest import DAYS, REFERENCE_DAYS, REQUESTS, day
 from xai_assets_tests.orchestration.conftest import Deployment, checks
 
 pytestmark = pytest.mark.slow
+MEMORY = ("attribution_histograms", "residual_histograms", "drift_scores", "label_scores", "drift_alerts")
 Deploy = Callable[[MonitorConfig], Deployment]
 Configure = Callable[..., MonitorConfig]
 
@@ -38,8 +44,7 @@ def test_a_range_runs_every_stage_once_and_a_second_run_recomputes_nothing(deplo
     result = deployment.run(day(1), day(DAYS))
     assert result.success
     for table in DAILY_TABLES:
-        first = 8 if table in ("residual_histograms", "label_scores") else 1  # labels are complete after 7 days
-        assert deployment.lake.days(table, "lending") == [day(i) for i in range(first, DAYS + 1)], table
+        assert deployment.lake.days(table, "lending") == [day(i) for i in range(1, DAYS + 1)], table
     outcome = checks(result)
     assert outcome["production_attributions", "additivity"]
     assert outcome["replay_log", "source_present"]
@@ -106,6 +111,36 @@ def test_days_in_any_order_give_the_same_bytes(deploy: Deploy, lending: Configur
         assert deployment.lake.read(table, "lending", day(number)).equals(frame), (table, number)
 
 
+def test_the_first_days_alone_have_alerts_though_their_labels_are_not_complete(
+    deploy: Deploy, lending: Configure
+) -> None:
+    deployment = deploy(lending())
+    deployment.run(day(1), day(REFERENCE_DAYS))
+    deployment.run(day(1), day(REFERENCE_DAYS))
+    assert deployment.lake.days("drift_alerts", "lending") == [day(i) for i in range(1, REFERENCE_DAYS + 1)]
+    assert deployment.lake.days("recommendations", "lending") == [day(i) for i in range(1, REFERENCE_DAYS + 1)]
+
+
+def test_a_day_that_was_never_run_holds_up_no_later_day(deploy: Deploy, lending: Configure, source: Path) -> None:
+    """The schedule skips a day without a file; a week later labels of that day would be complete."""
+    log(source, 5).unlink()
+    deployment = deploy(lending(reference={"start_date": day(1), "end_date": day(3)}))
+    deployment.run(day(1), day(4))
+    deployment.run(day(6), day(11))
+    deployment.run(day(12))
+    assert deployment.lake.exists("recommendations", "lending", day(12))
+
+
+def test_part_of_the_flow_can_be_run_as_a_backfill_from_the_ui_does(deploy: Deploy, lending: Configure) -> None:
+    deployment = deploy(lending())
+    job = deployment.defs.resolve_job_def(daily_job_name(deployment.config))
+    for tables in (["replay_log", "divergence_set"], ["production_attributions", "experimental_attributions"]):
+        keys = [dg.AssetKey(["lending", t]) for t in tables]
+        tags = {RANGE_START: str(day(1)), RANGE_END: str(day(2))}
+        assert job.execute_in_process(instance=deployment.instance, tags=tags, asset_selection=keys).success
+    assert deployment.lake.days("experimental_attributions", "lending") == [day(1), day(2)]
+
+
 def test_a_day_without_a_file_is_missing_not_no_drift(deploy: Deploy, lending: Configure, source: Path) -> None:
     log(source, 8).unlink()
     deployment = deploy(lending())
@@ -170,6 +205,130 @@ def test_unusable_rows_over_the_limit_block_what_follows(deploy: Deploy, lending
     assert checks(result)["replay_log", "quarantine_share"] is False
     assert deployment.lake.row_count("quarantine", "lending", day(2)) == (frame.height + 1) // 2
     assert deployment.lake.days("divergence_set", "lending") == []
+
+
+def test_one_bad_day_of_a_range_holds_up_no_other(deploy: Deploy, lending: Configure, source: Path) -> None:
+    log(source, 2).write_bytes(log(source, 2).read_bytes()[:2000])
+    infinite = pl.read_parquet(log(source, 4)).with_columns(loan_amount=pl.lit(float("inf")))
+    infinite.write_parquet(log(source, 4))
+    deployment = deploy(lending())
+    result = deployment.run(day(1), day(DAYS))
+    assert result.success
+    outcome = checks(result)
+    assert outcome["replay_log", "source_present"] is False
+    assert outcome["replay_log", "quarantine_share"] is False
+    assert (
+        "truncated" in deployment.metadata("replay_log", day(2))["refused"]
+        or "Parquet" in deployment.metadata("replay_log", day(2))["refused"]
+    )
+    explained = deployment.lake.days("production_attributions", "lending")
+    assert explained == [day(i) for i in range(1, DAYS + 1) if i not in (2, 4)]
+    assert deployment.lake.row_count("quarantine", "lending", day(4)) == infinite.height
+    assert not deployment.lake.exists("reference_profile", "lending"), "day 2 is part of the reference and unread"
+    shutil.copy(log(source, 3), log(source, 2))  # another day's rows: all quarantined, so refused too
+    deployment.run(day(1), day(DAYS))
+    assert deployment.lake.exists("recommendations", "lending", day(DAYS))
+
+
+def test_a_file_that_is_rotated_away_leaves_its_day_as_it_was(deploy: Deploy, lending: Configure, source: Path) -> None:
+    deployment = deploy(lending())
+    deployment.run(day(1), day(DAYS))
+    before = {t: deployment.lake.metadata(t, "lending", day(9)) for t in DAILY_TABLES}
+    log(source, 9).unlink()
+    (source / f"data/demo/lending/labels/{day(9)}.parquet").unlink()
+    assert deployment.sensor("stale_days").run_requests == []
+    deployment.run(day(9))
+    assert {t: deployment.lake.metadata(t, "lending", day(9)) for t in DAILY_TABLES} == before
+
+
+def test_a_reference_day_without_a_file_is_noted_and_the_monitor_starts(
+    deploy: Deploy, lending: Configure, source: Path
+) -> None:
+    log(source, 3).unlink()
+    deployment = deploy(lending())
+    settle(deployment)
+    assert deployment.metadata("replay_log", day(3))["status"] == "missing"
+    assert deployment.lake.days("recommendations", "lending") == [day(i) for i in range(1, DAYS + 1)]
+
+
+def test_what_is_past_retention_makes_nothing_stale(deploy: Deploy, lending: Configure) -> None:
+    kept = {"replay_log_days": 8, "quarantine_days": 7, "divergence_set_days": 7, "attributions_days": 7}
+    deployment = deploy(
+        lending(
+            reference={"start_date": day(1), "end_date": day(2)},
+            drift={"windows_days": [1, 3]},
+            labels={"complete_after_days": 2},
+            remediation={"mode": "observe", "train_window_days": 3},
+            retention=kept,
+        )
+    )
+    settle(deployment)
+    before = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
+    deleted = apply_retention(Monitor(deployment.config, deployment.lake))
+    assert deleted["production_attributions"] == [day(3), day(4), day(5)]
+    assert deployment.lake.exists("replay_log", "lending", day(2)), "reference days are kept"
+    assert deployment.sensor("stale_days").run_requests == []
+    deployment.run(day(1), day(DAYS))
+    after = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
+    assert after == before
+
+
+def test_a_profile_is_never_made_of_another_model_s_attributions(
+    deploy: Deploy, lending: Configure, source: Path
+) -> None:
+    deployment = deploy(lending(columns={"production_output": None, "experimental_output": None}))
+    deployment.run(day(1), day(REFERENCE_DAYS))
+    models = source / "data/demo/lending/models"
+    shutil.copy(models / "experimental.ubj", models / "production.ubj")
+    old = deployment.lake.metadata("reference_profile", "lending")["profile_hash"]
+    deployment.run(day(REFERENCE_DAYS + 1))
+    assert deployment.lake.metadata("reference_profile", "lending")["profile_hash"] == old
+    assert deployment.lake.days("drift_scores", "lending")[-1] == day(REFERENCE_DAYS)
+    settle(deployment)
+    assert deployment.lake.metadata("reference_profile", "lending")["profile_hash"] != old
+    assert deployment.lake.days("drift_scores", "lending")[-1] == day(DAYS)
+
+
+def test_the_sensor_waits_while_a_run_is_at_work_and_gives_up_on_a_lasting_failure(
+    deploy: Deploy, lending: Configure, source: Path
+) -> None:
+    deployment = deploy(lending())
+    job = deployment.defs.resolve_job_def(daily_job_name(deployment.config))
+    started = deployment.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    tick = deployment.sensor("stale_days")
+    assert tick.run_requests == []
+    assert "at work" in tick.skip_message
+    deployment.instance.report_run_canceled(started)
+    (source / "data/demo/lending/models/production.ubj").write_bytes(b"no model")
+    assert "could not be compared" in deployment.sensor("stale_days").skip_message
+    shutil.copy(
+        source / "data/demo/lending/models/experimental.ubj", source / "data/demo/lending/models/production.ubj"
+    )
+    request = deployment.sensor("stale_days").run_requests[0]
+    keys = [request.run_key]
+    for _ in range(ATTEMPTS):
+        failed = deployment.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+        deployment.instance.report_run_failed(failed)
+        keys += [r.run_key for r in deployment.sensor("stale_days").run_requests]
+    assert len(keys) == len(set(keys)) == ATTEMPTS
+    assert "still stale" in deployment.sensor("stale_days").skip_message
+
+
+def test_a_file_of_all_days_that_grows_recomputes_only_the_new_day(
+    deploy: Deploy, lending: Configure, source: Path
+) -> None:
+    parts = [pl.read_parquet(log(source, i)) for i in range(1, DAYS + 1)]
+    whole = source / "data/demo/lending/whole.parquet"
+    pl.concat(parts[:-1]).write_parquet(whole)
+    deployment = deploy(lending(source={"path": "data/demo/lending/whole.parquet"}))
+    deployment.run(day(1), day(DAYS))
+    assert deployment.metadata("replay_log", day(3))["rows_of_other_days"] > 0
+    before = deployment.lake.metadata("production_attributions", "lending", day(3))
+    pl.concat(parts).write_parquet(whole)
+    deployment.run(day(1), day(DAYS))
+    assert deployment.lake.metadata("production_attributions", "lending", day(3)) == before
+    assert deployment.metadata("production_attributions", day(3))["unchanged"]
+    assert deployment.lake.row_count("production_attributions", "lending", day(DAYS)) == parts[-1].height
 
 
 def test_attributions_that_do_not_add_up_block_what_follows(deploy: Deploy, lending: Configure) -> None:
