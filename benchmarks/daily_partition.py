@@ -8,6 +8,7 @@ A second process per measurement is not needed: peak memory is read after each s
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -129,6 +130,7 @@ def timed(stages: dict[str, float], name: str, work: Any) -> Any:
     started = time.perf_counter()
     result = work()
     stages[name] = time.perf_counter() - started
+    print(f"{name:28} {stages[name]:7.2f} s   peak so far {peak_mib():6.0f} MiB", file=sys.stderr)
     return result
 
 

@@ -554,6 +554,7 @@ def _peak_mib(folder: Path, n: int) -> float:
         folder, n = Path(sys.argv[1]), int(sys.argv[2])
         features = [f"f{i}" for i in range(30)]
         mapping = {"source": {"path": f"{n}.parquet"}, "features": {"numeric": features},
+                   "columns": {"production_output": "f0"},
                    "models": {"production": "p.json", "experimental": "e.json"},
                    "reference": {"start_date": "2025-01-01", "end_date": "2025-01-07"}}
         config = MonitorConfig.from_mapping("m", mapping, folder)
