@@ -304,7 +304,7 @@ def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drif
     window = int(view.value("window_days", row))
     before, now = (float(view.value(c, row)) for c in ("importance_reference", "importance"))
     spread = "" if window == 1 else f" over {window} days"
-    numbers = f"corrected PSI {effect:.2f} nats{spread} ({severity}), mean |φ| {before:.3g} → {now:.3g}."
+    numbers = f"corrected PSI {effect:.2f} nats{spread}, mean |φ| {before:.3g} → {now:.3g}."
     detail = f"{numbers} {_cause_text(cause, feature, segment, inputs)}".rstrip()
     return Finding(
         role=view.role,
@@ -426,7 +426,7 @@ def _relation(view: _View, feature: str) -> Finding:
         row = _loudest(view, feature, "residual_shift")
     effect, z = float(view.value("residual_shift", row)), float(view.value("z_score", row))
     window, severity = int(view.value("window_days", row)), str(view.value("severity", row))
-    detail = f"residuals changed by {effect:.3g} (z = {z:.1f}, {severity}){_metric_text(view, segment)}."
+    detail = f"residuals changed by {effect:.3g} (z = {z:.1f}){_metric_text(view, segment)}."
     return Finding(
         role=view.role,
         feature=feature,

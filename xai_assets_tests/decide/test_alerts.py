@@ -27,7 +27,7 @@ FINDING = Finding(
     effect_unit="nats",
     evidence=1.83,
     exceeding=("channel=broker",),
-    detail="corrected PSI 1.83 nats (critical), mean |φ| 0.42 → 0.11. 96 % of its values are missing.",
+    detail="corrected PSI 1.83 nats, mean |φ| 0.42 → 0.11. 96 % of its values are missing.",
 )
 RELATION = replace(
     FINDING, feature="age", segment="overall", cause="relation_changed", exceeding=SEGMENTS, effect=0.1, evidence=9.0
@@ -100,7 +100,7 @@ def test_dates_and_the_sentence() -> None:
     assert alert.last_seen_on == START + timedelta(days=3)
     assert alert.sentence == (
         "Since 2025-02-01 `income` contributes differently to the production model for channel=broker: "
-        "corrected PSI 1.83 nats (critical), mean |φ| 0.42 → 0.11. 96 % of its values are missing."
+        "corrected PSI 1.83 nats, mean |φ| 0.42 → 0.11. 96 % of its values are missing."
     )
     assert alert.fingerprint == fingerprint("production", "income", "channel=broker", "input_fault")
     (resolved,) = _fold([_day(0, FINDING), _day(1, FINDING), *(_day(i) for i in range(2, 6))], 5)

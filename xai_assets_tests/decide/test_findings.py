@@ -100,7 +100,7 @@ def test_a_broken_input_is_named_with_its_place() -> None:
     (finding,) = found.findings
     assert finding.severity == "critical"
     assert finding.detail == (
-        "corrected PSI 2.00 nats (critical), mean |φ| 0.4 → 0.4. "
+        "corrected PSI 2.00 nats, mean |φ| 0.4 → 0.4. "
         "96 % of its values lie outside the reference range (reference 0 %): the input looks broken."
     )
     (disturbance,) = found.disturbances
@@ -256,7 +256,7 @@ def test_a_changed_relation_with_the_strongest_first() -> None:
         ("age", "overall", "relation_changed"),
         ("debt", "overall", "relation_changed"),
     ]
-    assert found.relations[0].detail == "residuals changed by 0.15 (z = 18.0, critical), AUC 0.8 → 0.7."
+    assert found.relations[0].detail == "residuals changed by 0.15 (z = 18.0), AUC 0.8 → 0.7."
     assert found.labels_judged == frozenset(("production", s) for s in SEGMENTS)
 
 
