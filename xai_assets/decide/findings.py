@@ -24,7 +24,7 @@ from xai_assets.decide.causes import (
 )
 from xai_assets.decide.localise import localise, localise_residuals, nested
 from xai_assets.errors import XaiAssetsError
-from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, WHOLE, Float64, severity_rank
+from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, SEVERITIES, WHOLE, Float64, severity_rank
 
 Columns = Mapping[str, Any]
 """Rows as columns: name → sequence or array, all of one length; None and NaN both mean "not defined"."""
@@ -65,6 +65,7 @@ LABEL_COLUMNS = (
     "metric_reference",
 )
 """Columns of `label_scores` that `daily_findings` reads."""
+_RANK = "rank"
 ATTRIBUTION_ROLES = (*MODEL_ROLES, DIFFERENCE)
 
 
@@ -168,7 +169,7 @@ class _View:
         f = [features.setdefault(x, len(features)) for x in rows["feature"][chosen]]
         self.segments, self.features = tuple(segments), tuple(features)
         self.at = np.full((len(segments), len(features)), -1, dtype=np.int64)
-        self.ranks = np.array([severity_rank(x) for x in rows["severity"]], dtype=np.int64)
+        self.ranks = rows[_RANK]
         preferred = (self.ranks[chosen] >= severity_rank("noted")) & any_window
         # What is written last remains: the longest window goes first, preferred rows go last.
         order = np.lexsort((-rows["window_days"][chosen], preferred))
@@ -212,9 +213,11 @@ def _views(columns: Columns, wanted: Sequence[str]) -> dict[str, _View]:
     used = rows["severity"] != "insufficient"
     if "population" in rows:
         used &= (rows["population"] == "all") & (rows["feature"] != WHOLE)
-    roles = dict.fromkeys(rows["role"][used])
-    labels = "z_score" in rows
-    return {r: _View(r, rows, np.flatnonzero(used & (rows["role"] == r)), any_window=labels) for r in roles}
+    rows = {c: values[used] for c, values in rows.items()}
+    rank = {name: severity_rank(name) for name in SEVERITIES}
+    rows[_RANK] = np.array([rank[x] for x in rows["severity"]], dtype=np.int64)
+    roles, labels = dict.fromkeys(rows["role"]), "z_score" in rows
+    return {r: _View(r, rows, np.flatnonzero(rows["role"] == r), any_window=labels) for r in roles}
 
 
 class _Inputs:

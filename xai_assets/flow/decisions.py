@@ -60,6 +60,9 @@ class AlertFolder:
         frame = lake.read(table, name, day, columns=list(columns))
         if frame.is_empty():
             return None
+        if "population" in columns:
+            # The others are not read by the findings; leaving them here halves the time of a year's fold.
+            frame = frame.filter((pl.col("population") == "all") & (pl.col("severity") != "insufficient"))
         return {c: frame[c].to_numpy() for c in columns}
 
 
