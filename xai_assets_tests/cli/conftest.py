@@ -27,6 +27,7 @@ def deployment(healthy_source: Path, tmp_path_factory: pytest.TempPathFactory) -
     attributes["reference"] = {"start_date": "2025-01-01", "end_date": "2025-01-06"}
     attributes["end_date"] = "2025-01-12"
     del attributes["columns"], attributes["labels"]
+    attributes["remediation"] = {"mode": "observe"}
     (root / "lending").mkdir()
     (root / "lending/defs.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
     return root
