@@ -133,7 +133,9 @@ def run_range(
     with RunProgress(config.name, first, days, tables, shown=show_progress) as progress:
         run_config: dict[str, Any] = dict(QUIET)
         if force:
-            run_config["ops"] = {f"{config.name}__{t}": {"config": {"force": True}} for t in sorted(tables)}
+            # Not the reference: to compute a day again is no decision to define normal anew.
+            forced = sorted(t for t in tables if t != "reference_profile")
+            run_config["ops"] = {f"{config.name}__{t}": {"config": {"force": True}} for t in forced}
         started = time.monotonic()
         run_id = _execute(job, instance, {RANGE_START: str(first), RANGE_END: str(last)}, run_config, progress)
     _refresh_warehouse()
