@@ -73,12 +73,15 @@ def test_up_to_date_days_need_no_run(xai, stored, monitor):
     assert any(a["feature"] == "annual_income" for a in document["alerts"])
 
 
-def test_forced_day_is_computed_again(xai, stored, monitor):
+def test_forced_day_is_computed_again_and_the_reference_is_not(xai, stored, monitor):
+    (profile,) = stored.glob("data/lake/reference_profile/*/part-0.parquet")
+    before = profile.stat().st_mtime_ns
     code, out, _ = xai("run", monitor, "--from", LAST, "--to", LAST, "--force", "--format", "json")
     tables = json.loads(out)["tables"]
     assert code == OK
     assert tables["replay_log"] == {"computed": 1, "unchanged": 0}
     assert tables["drift_scores"]["computed"] == 1
+    assert profile.stat().st_mtime_ns == before
 
 
 def test_status_counts_days_and_alerts(xai, stored, monitor):
