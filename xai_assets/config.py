@@ -22,7 +22,6 @@ from xai_assets.records import FeatureSpec
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-DERIVED_CONTEXT = ("hour_of_day", "weekday")
 _OWN_NAMES = """
     request_id requested_at row_index base_value role model_version date monitor label
     production_output experimental_output production_latency_ms experimental_latency_ms
@@ -229,6 +228,11 @@ class MonitorConfig:
     def reference_days(self) -> tuple[date, ...]:
         start, end = self.reference.start_date, self.reference.end_date
         return tuple(start + timedelta(days=i) for i in range((end - start).days + 1))
+
+    @property
+    def label_delay_days(self) -> int | None:
+        """Days after a request by which its label is there whatever it is; None where labels are not compared."""
+        return None if self.labels is None else self.labels.complete_after_days
 
     def feature_column(self, feature: str) -> str:
         """Name of a feature's column in the source."""
@@ -470,8 +474,7 @@ def _ranges(c: MonitorConfig) -> None:
     for key, days in dataclasses.asdict(c.retention).items():
         if days < max(d.windows_days):
             raise _wrong(f"{c.name}.retention.{key}", f"at least the longest window, {max(d.windows_days)}", days)
-    delay = c.labels.complete_after_days or 0 if c.labels is not None else 0
-    needed = delay + max(*d.windows_days, r.train_window_days)
+    needed = (c.label_delay_days or 0) + max(*d.windows_days, r.train_window_days)
     if c.retention.replay_log_days < needed:
         expected = f"at least {needed}: labels.complete_after_days and the training window or the longest window"
         raise _wrong(f"{c.name}.retention.replay_log_days", expected, c.retention.replay_log_days)

@@ -106,14 +106,6 @@ class HistogramBlock:
 
 
 @dataclass(frozen=True)
-class ReferenceRole:
-    """Reference of one role: the edges and, per population, the histogram over the reference days."""
-
-    edges: tuple[Edges, ...]
-    histograms: dict[str, HistogramBlock]
-
-
-@dataclass(frozen=True)
 class Alert:
     """One row of `drift_alerts` as of a day: the state of one fault's signal."""
 

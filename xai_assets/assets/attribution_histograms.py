@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import date
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -28,13 +29,13 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
+        profile = cache(lambda: load_profile(monitor))
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            profile = load_profile(monitor)
-            blocks = write_day_histograms(monitor, day, profile, provenance)
+            blocks = write_day_histograms(monitor, day, profile(), provenance)
             return {
                 "dagster/partition_row_count": lake.row_count(TABLE, settings.name, day),
-                "profile_hash": profile.profile_hash,
+                "profile_hash": profile().profile_hash,
                 "why_the_models_differ": stage.table_of(pl.DataFrame([asdict(s) for s in summarize(blocks)])),
             }
 

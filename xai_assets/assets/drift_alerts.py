@@ -18,7 +18,7 @@ TABLE = "drift_alerts"
 
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_alerts` asset of a monitor; drift shows as a check with severity WARN that blocks nothing."""
-    deps = ["drift_scores"] + (["label_scores"] if _labelled(settings) else [])
+    deps = ["drift_scores"] + (["label_scores"] if settings.label_delay_days is not None else [])
     key = stage.asset_key(settings, TABLE)
     drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
 
@@ -50,7 +50,3 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         )
 
     return drift_alerts
-
-
-def _labelled(settings: MonitorConfig) -> bool:
-    return settings.labels is not None and settings.labels.complete_after_days is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import dagster as dg
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.reference import load_profile
 from xai_assets.flow.residuals import LabelScorer, write_day_residuals
 from xai_assets.lake.store import Lake
 
@@ -24,9 +26,10 @@ def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
+        profile = cache(lambda: load_profile(monitor))
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            return write_day_residuals(monitor, day, provenance)
+            return write_day_residuals(monitor, day, profile(), provenance)
 
         yield from stage.run_days(context, monitor, RESIDUALS, compute, force=config.force)
 

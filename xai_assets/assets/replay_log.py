@@ -1,7 +1,6 @@
 """Stage 1: a day's source files become validated, de-duplicated rows; what cannot be used goes to quarantine."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,6 +12,7 @@ from xai_assets.config import MonitorConfig
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import quarantine_share
 from xai_assets.flow.replay import ingest
+from xai_assets.lake.ingest_report import stored_report
 from xai_assets.lake.store import Lake
 from xai_assets.records import IngestReport
 
@@ -50,8 +50,10 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
             return _metadata(ingest(monitor, day, provenance))
 
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
-        reports = {d: _report(monitor, d) for d in map(date.fromisoformat, context.partition_keys)}
-        yield from _checks(settings, reports)
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        stored = [d for d in days if lake.exists(TABLE, settings.name, d)]
+        reports = {d: stored_report(lake, TABLE, settings.name, d) for d in stored}
+        yield from _checks(settings, days, reports)
 
     return replay_log
 
@@ -75,24 +77,18 @@ def _metadata(report: IngestReport) -> Mapping[str, Any]:
     } | ({"quarantine": stage.table_of(reasons)} if report.rows_quarantined else {})
 
 
-def _report(monitor: Monitor, day: date) -> dict[str, Any]:
-    if not monitor.lake.exists(TABLE, monitor.name, day):
-        return {}
-    report: dict[str, Any] = json.loads(monitor.lake.metadata(TABLE, monitor.name, day)["report"])
-    return report
-
-
-def _checks(settings: MonitorConfig, found: Mapping[date, dict[str, Any]]) -> Iterator[dg.AssetCheckResult]:
-    reports = {d: r for d, r in found.items() if r}
-    unread = [str(d) for d, r in found.items() if not r]
-    missing = [str(d) for d, r in reports.items() if r["status"] == "missing"]
+def _checks(
+    settings: MonitorConfig, run_days: Sequence[date], reports: Mapping[date, IngestReport]
+) -> Iterator[dg.AssetCheckResult]:
+    unread = [str(d) for d in run_days if d not in reports]
+    missing = [str(d) for d, r in reports.items() if r.status == "missing"]
     limit = settings.source.quarantine_limit_share
     over = {str(d): round(s, 4) for d, r in reports.items() if (s := quarantine_share(r)) > limit}
-    twice = {str(d): r["rows_duplicate"] for d, r in reports.items() if r["rows_duplicate"]}
-    differ = {str(d): r["replay_mismatch_rows"] for d, r in reports.items() if r["replay_mismatch_rows"]}
+    twice = {str(d): r.rows_duplicate for d, r in reports.items() if r.rows_duplicate}
+    differ = {str(d): r.replay_mismatch_rows for d, r in reports.items() if r.replay_mismatch_rows}
     error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     # A refused day is passed over by every later stage; the run is blocked where nothing else is left of it.
-    blocks = error if len(over) + len(missing) + len(unread) == len(found) else warn
+    blocks = error if len(over) + len(missing) + len(unread) == len(run_days) else warn
     verdicts: list[tuple[str, Any, dg.AssetCheckSeverity]] = [
         ("source_present", missing + unread, error),
         ("quarantine_share", over, blocks),

@@ -37,11 +37,10 @@ class AlertFolder:
     def alerts(self, day: date) -> list[Alert]:
         """Alerts as of a day, a pure fold over all stored days up to it. Stores nothing."""
         config = self.monitor.config
-        delay = config.labels.complete_after_days or 0 if config.labels is not None else 0
         reference = set(config.reference_days)  # which the fold passes over, so they need not be read
         days = (d for d in all_days(config.first_date, day) if d not in reference)
         found = {d: f for d in days if (f := self._day(d)) is not None}
-        return fold_findings(found, day, config.drift, config.reference_days, delay)
+        return fold_findings(found, day, config.drift, config.reference_days, config.label_delay_days or 0)
 
     def _day(self, day: date) -> DayFindings | None:
         if day not in self._findings:

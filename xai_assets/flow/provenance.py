@@ -7,13 +7,15 @@ Does not belong here: deciding what to run (see `decide.staleness`), file format
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
+from functools import cached_property
 
+from xai_assets.config import MonitorConfig
 from xai_assets.flow.monitor import Monitor
+from xai_assets.lake.ingest_report import parse_report
 from xai_assets.lake.source import Which, files_of_day, source_fingerprint
-from xai_assets.records import MODEL_ROLES, SourceFile
+from xai_assets.records import MODEL_ROLES, IngestReport, SourceFile
 
 STAGE_VERSION = {
     "replay_log": "1",
@@ -48,10 +50,10 @@ DAILY_TABLES = (
 _FILES_OF: dict[str, Which] = {"replay_log": "source", "labels": "labels"}
 
 
-def quarantine_share(report: Mapping[str, Any]) -> float:
-    """Share of a day's own rows (those of other days left out) that were unusable, 0–1, from an ingest report."""
-    own = report["rows_read"] - report["rows_other_days"]
-    return float(report["rows_quarantined"]) / own if own else 0.0
+def quarantine_share(report: IngestReport) -> float:
+    """Share of a day's own rows (those of other days left out) that were unusable, 0–1."""
+    own = report.rows_read - report.rows_other_days
+    return report.rows_quarantined / own if own else 0.0
 
 
 def combine(*parts: str) -> str:
@@ -69,7 +71,6 @@ class Provenance:
         self.monitor = monitor
         self._stored: dict[tuple[str, date | None], dict[str, str]] = {}
         self._files: dict[tuple[str, date], tuple[SourceFile, ...]] = {}
-        self._reference: str | None = None
 
     def footer(self, table: str, day: date | None) -> dict[str, str]:
         """Metadata of a stored partition; empty where there is none."""
@@ -89,7 +90,7 @@ class Provenance:
     def is_refused(self, day: date) -> bool:
         """Whether more of the day's rows were unusable than `source.quarantine_limit_share` allows."""
         footer = self.footer("replay_log", day)
-        share = quarantine_share(json.loads(footer["report"])) if "report" in footer else 0.0
+        share = quarantine_share(parse_report(footer["report"])) if "report" in footer else 0.0
         return share > self.monitor.config.source.quarantine_limit_share
 
     def forget(self, table: str, day: date | None) -> None:
@@ -138,6 +139,7 @@ class Provenance:
             return self._from_stored(table, ["remediation"], [self.stored("drift_alerts", day)], rates)
         raise KeyError(table)
 
+    @cached_property
     def reference_identity(self) -> str:
         """What the reference profile is defined by. Late changes to reference days do not change it: edges are
         made once, and made anew only when the definition of normal changes or a person asks for it."""
@@ -155,14 +157,13 @@ class Provenance:
     def reference_hash(self) -> str | None:
         """Hash of the stored profile, if it is the one the configuration asks for."""
         footer = self.footer("reference_profile", None)
-        return footer.get("profile_hash") if footer.get("provenance") == self.reference_identity() else None
+        return footer.get("profile_hash") if footer.get("provenance") == self.reference_identity else None
 
     def residual_reference_days(self) -> tuple[date, ...]:
         """Days on which the labels of the reference days became complete."""
-        labels = self.monitor.config.labels
-        if labels is None or labels.complete_after_days is None:
-            return ()
-        return tuple(d + timedelta(days=labels.complete_after_days) for d in self.monitor.config.reference_days)
+        delay = self.monitor.config.label_delay_days
+        days = self.monitor.config.reference_days
+        return () if delay is None else tuple(d + timedelta(days=delay) for d in days)
 
     def _from_files(self, table: str, day: date) -> str | None:
         config = self.monitor.config
@@ -193,10 +194,9 @@ class Provenance:
         return upstream
 
     def _residuals(self, day: date) -> str | None:
-        labels = self.monitor.config.labels
-        if labels is None or labels.complete_after_days is None:
+        cohort = cohort_day(self.monitor.config, day)
+        if cohort is None:
             return None
-        cohort = day - timedelta(days=labels.complete_after_days)
         kept = self._comparable("residual_histograms", day)
         if self.content("replay_log", cohort) is None and self.reference_hash() is not None and kept is not None:
             return kept  # the cohort's rows are past their retention: what was made of them stays
@@ -224,6 +224,11 @@ class Provenance:
         if len(present) < len(upstream):
             return None
         return combine(STAGE_VERSION[table], self.monitor.config.fingerprint(*sections), *present, *more)
+
+
+def cohort_day(config: MonitorConfig, day: date) -> date | None:
+    """The day whose labels are complete on `day`; None where labels are not compared."""
+    return None if config.label_delay_days is None else day - timedelta(days=config.label_delay_days)
 
 
 def all_days(first: date, last: date) -> tuple[date, ...]:

@@ -159,7 +159,7 @@ def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
     would not be comparable); `force` does.
     """
     provenance = Provenance(monitor)
-    identity, days = provenance.reference_identity(), monitor.config.reference_days
+    identity, days = provenance.reference_identity, monitor.config.reference_days
     waiting = [d for d in days if not _is_ready(provenance, d)]
     inputs = combine(*(provenance.stored(f"{r}_attributions", d) or "-" for d in days for r in MODEL_ROLES))
     if provenance.reference_hash() is not None and not force:

@@ -5,7 +5,7 @@ Does not belong here: the comparison itself (`stats.residuals`), severities (`de
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ import polars as pl
 from xai_assets.decide.severity import grade_labels
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.provenance import Provenance, window_days
+from xai_assets.flow.provenance import Provenance, cohort_day, window_days
 from xai_assets.flow.reference import load_profile
 from xai_assets.lake.queries import labelled_rows
 from xai_assets.lake.segments import segment_codes
@@ -34,10 +34,10 @@ SUMS = ("label_count", "residual_sum", "residual_squared_sum", "label_sum", "res
 Tables = dict[str, ResidualTable]
 
 
-def write_day_residuals(monitor: Monitor, day: date, provenance: str) -> Mapping[str, Any]:
+def write_day_residuals(monitor: Monitor, day: date, profile: Profile, provenance: str) -> Mapping[str, Any]:
     """Fill and store `residual_histograms` of `day`: requests made `labels.complete_after_days` earlier."""
-    profile, cohort = load_profile(monitor), cohort_day(monitor, day)
-    config = monitor.config
+    config, cohort = monitor.config, cohort_day(monitor.config, day)
+    assert cohort is not None, "a monitor without complete labels has no such asset"
     columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns, *_OUTPUTS.values())))
     rows = labelled_rows(monitor.lake, config, [cohort], day, columns)
     values = encode_features(rows, monitor.features, unseen="own_code")
@@ -57,14 +57,6 @@ def write_day_residuals(monitor: Monitor, day: date, provenance: str) -> Mapping
 
 
 _OUTPUTS = {role: f"{role}_output" for role in MODEL_ROLES}
-
-
-def cohort_day(monitor: Monitor, day: date) -> date:
-    """The day whose labels are complete on `day`."""
-    labels = monitor.config.labels
-    assert labels is not None
-    assert labels.complete_after_days is not None
-    return day - timedelta(days=labels.complete_after_days)
 
 
 def _probabilities(monitor: Monitor, role: str, outputs: Float64) -> Float64:

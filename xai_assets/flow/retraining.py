@@ -154,8 +154,7 @@ def _usable_rows(monitor: Monitor, plan: RetrainingPlan) -> pl.DataFrame:
 def _training_days(monitor: Monitor, as_of: date) -> list[date]:
     """The training window. It ends on the last day whose labels are complete, where that is configured: labels that
     come early are of one kind (a cancellation is known before a stay), and a model trained on them learns that."""
-    labels, window = monitor.config.labels, monitor.config.remediation.train_window_days
-    delay = labels.complete_after_days or 0 if labels is not None else 0
+    delay, window = monitor.config.label_delay_days or 0, monitor.config.remediation.train_window_days
     return [as_of - timedelta(days=delay + i) for i in reversed(range(window))]
 
 

@@ -96,7 +96,12 @@ class Shape:
 
 def stored_report(lake: Lake, table: str, monitor: str, day: date) -> IngestReport:
     """The report in the footer of a stored `replay_log` or `labels` partition. Raises LakeError where there is none."""
-    stored: dict[str, Any] = json.loads(lake.metadata(table, monitor, day)["report"])
+    return parse_report(lake.metadata(table, monitor, day)["report"])
+
+
+def parse_report(text: str) -> IngestReport:
+    """A report from the JSON that `report_json` made of it."""
+    stored: dict[str, Any] = json.loads(text)
     difference = stored["replay_max_difference"]
     return IngestReport(
         **stored

@@ -34,7 +34,7 @@ def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
     assets += [m.build(config) for m in (reference_profile, attribution_histograms, drift_scores)]
     if config.labels is not None:
         assets.insert(1, labels.build(config))
-        if config.labels.complete_after_days is not None:
+        if config.label_delay_days is not None:
             assets += [label_scores.build_residuals(config), label_scores.build(config)]
     return [*assets, drift_alerts.build(config), recommendations.build(config), candidate_model.build(config)]
 
