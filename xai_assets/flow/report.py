@@ -6,7 +6,6 @@ Does not belong here: drawing (see `plots`), Evidently's comparison (see `flow.e
 
 import base64
 import html
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,6 +20,7 @@ from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import all_days, window_days
 from xai_assets.flow.reference import load_profile
 from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
+from xai_assets.lake.ingest_report import stored_report
 from xai_assets.plots.palette import to_png
 from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, SEVERITIES, Float64
 from xai_assets.stats.divergence import DivergenceSummary, summarize
@@ -335,8 +335,8 @@ def _intake(facts: _Facts) -> str:
     reports = []
     for day in all_days(facts.day - timedelta(days=13), facts.day):
         if lake.exists("replay_log", name, day):
-            report = json.loads(lake.metadata("replay_log", name, day).get("report", "{}"))
-            reports.append({c: report.get(c) for c in INTAKE_COLUMNS} | {"date": str(day)})
+            report = stored_report(lake, "replay_log", name, day)
+            reports.append({c: getattr(report, c) for c in INTAKE_COLUMNS} | {"date": str(day)})
     frame = pl.DataFrame(reports, schema_overrides={"date": pl.String}) if reports else pl.DataFrame()
     return _section("Source rows of the last two weeks", _table(frame, "No day is stored."))
 
