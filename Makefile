@@ -28,7 +28,7 @@ demo: setup ## Simulate a shadow deployment with planted faults, run the platfor
 test: setup ## All tests, doctests included
 	$(BIN)/python -m pytest
 
-check: setup ## Linter, formatter, type checker, import contracts, definitions
+check: setup $(DAGSTER_HOME)/dagster.yaml ## Linter, formatter, type checker, import contracts, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
