@@ -1,0 +1,1 @@
+"""Readers: each turns one library's models into a `TreeEnsemble`."""
