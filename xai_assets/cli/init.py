@@ -92,8 +92,8 @@ def _features(production: str, experimental: str) -> tuple[ModelFeature, ...]:
 
 def _features_of(path: str) -> list[ModelFeature]:
     from xai_assets.lake.source import local_copy
+    from xai_assets.model_document import parse
     from xai_assets.models.artifact import load_model
-    from xai_assets.models.document import parse
 
     learner: dict[str, Any] = {}
     if "://" in path or Path(path).is_file():

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from xai_assets.errors import ModelError, nearest
-from xai_assets.models.document import parse
+from xai_assets.model_document import parse
 from xai_assets.models.encoding import encode_features
 from xai_assets.models.structure import check_structure
 from xai_assets.records import FeatureSpec, Float32, Float64

@@ -1,7 +1,8 @@
 """What the document of an XGBoost model must look like for its library to be trusted with it.
 
 Belongs here: checks of sizes, indices and the shape of trees, so that a damaged file cannot crash the process or
-make a prediction walk in circles. Does not belong here: parsing (see `document`), the monitor's features.
+make a prediction walk in circles. Does not belong here: parsing (see `xai_assets.model_document`), the monitor's
+features.
 """
 
 from collections.abc import Mapping, Sequence

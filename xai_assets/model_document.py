@@ -1,6 +1,7 @@
 """Model files as plain data: XGBoost's JSON and UBJSON.
 
-Belongs here: the two formats. Does not belong here: what a model must look like (see `structure`), any use of it.
+Belongs here: the two formats. Does not belong here: what a model must look like (see `models.structure`), any use
+of it. A module of its own because `models` and `explain` both read such files and never import one another.
 
 XGBoost's own reader trusts its input: of 150 truncated UBJSON files it crashed the process on 5 and was silent on 6.
 So a file is read here first, with every length checked, and only a well-formed one is handed on.
