@@ -5,6 +5,7 @@ Does not belong here: reading YAML or any other file, Dagster, anything about ho
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -106,14 +107,40 @@ class DivergenceConfig:
 
 
 @dataclass(frozen=True)
-class ExplanationConfig:
-    """How many requests of a day are explained; all of them while they fit the budget."""
+class ExplanationTargets:
+    """Service levels of explanations that asset checks hold each day against (see the table `explanation_quality`).
 
-    budget_rows_per_day: int = 100_000
+    `coverage`, `error_rate`: shares, 0–1. `median_ms`, `p95_ms`: milliseconds for one request explained alone.
+    `stability`: mean cosine similarity between attributions of a request and of its perturbed neighbours.
+    """
+
+    coverage: float = 0.95
+    median_ms: float = 50.0
+    p95_ms: float = 200.0
+    stability: float = 0.8
+    error_rate: float = 0.01
+
+
+@dataclass(frozen=True)
+class ExplanationConfig:
+    """How many requests of a day are explained, how, and how well.
+
+    `budget_rows_per_day`: most requests explained per day; None: all of them where both models' explainers are fast
+    (trees, linear), else 2,000. `background_rows`: requests that stand for "feature absent", for methods that need
+    them. `quality_sample_rows`: requests on which service levels are measured each day.
+    """
+
+    budget_rows_per_day: int | None = None
+    method: Literal[
+        "auto", "treeshap", "treeshap_interventional", "linear", "integrated_gradients", "permutation", "kernel"
+    ] = "auto"
+    background_rows: int = 100
     divergent_share: float = 0.5
     seed: int = 0
     replay_check_rows: int = 1_000
     additivity_tolerance: float = 1e-4
+    quality_sample_rows: int = 200
+    targets: ExplanationTargets = field(default_factory=ExplanationTargets)
 
 
 @dataclass(frozen=True)
@@ -245,8 +272,11 @@ class MonitorConfig:
         return str(self.base_dir / path)
 
     def fingerprint(self, *sections: str) -> str:
-        """Hash (16 hex digits) of the named sections, so that a changed owner does not make scores stale."""
-        chosen = {name: _plain(getattr(self, name)) for name in sections}
+        """Hash (16 hex digits) of the named sections or keys, so that a changed owner does not make scores stale.
+
+        A key of a section is written with a dot: `explanation.seed`.
+        """
+        chosen = {name: _plain(functools.reduce(getattr, name.split("."), self)) for name in sections}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
@@ -444,7 +474,19 @@ def _ranges(c: MonitorConfig) -> None:
         ("divergence.threshold", c.divergence.threshold, c.divergence.threshold > 0, "a number above 0"),
         ("divergence.threshold_quantile", quantile, quantile is None or 0 < quantile < 1, "between 0 and 1"),
         ("divergence.kinds", c.divergence.kinds, len(c.divergence.kinds) > 0, "at least one kind"),
-        ("explanation.budget_rows_per_day", e.budget_rows_per_day, e.budget_rows_per_day > 0, "1 or more"),
+        (
+            "explanation.budget_rows_per_day",
+            e.budget_rows_per_day,
+            e.budget_rows_per_day is None or e.budget_rows_per_day > 0,
+            "1 or more, or null for as many as the explainer can do",
+        ),
+        ("explanation.background_rows", e.background_rows, e.background_rows >= 1, "1 or more"),
+        ("explanation.quality_sample_rows", e.quality_sample_rows, e.quality_sample_rows >= 2, "2 or more"),
+        ("explanation.targets.coverage", e.targets.coverage, 0 <= e.targets.coverage <= 1, "0…1"),
+        ("explanation.targets.median_ms", e.targets.median_ms, e.targets.median_ms > 0, "a number above 0"),
+        ("explanation.targets.p95_ms", e.targets.p95_ms, e.targets.p95_ms >= e.targets.median_ms, "median_ms or more"),
+        ("explanation.targets.stability", e.targets.stability, -1 <= e.targets.stability < 1, "from -1, below 1"),
+        ("explanation.targets.error_rate", e.targets.error_rate, 0 < e.targets.error_rate <= 1, "above 0, up to 1"),
         ("explanation.divergent_share", e.divergent_share, 0 < e.divergent_share < 1, "between 0 and 1"),
         ("explanation.replay_check_rows", e.replay_check_rows, e.replay_check_rows >= 0, "0 or more"),
         ("explanation.additivity_tolerance", e.additivity_tolerance, e.additivity_tolerance > 0, "a number above 0"),

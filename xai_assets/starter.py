@@ -25,6 +25,9 @@ attributes:
   reference:                         # days that define normal
     start_date: 2025-01-01
     end_date: 2025-01-28
+  # explanation:
+  #   budget_rows_per_day: 2000      # default: every request for tree and linear models, else 2,000
+  #   targets: {{coverage: 0.95, median_ms: 50, p95_ms: 200, stability: 0.8, error_rate: 0.01}}
 """
 
 

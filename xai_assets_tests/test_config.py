@@ -74,7 +74,18 @@ WRONG = [
     ("divergence.kinds", ["magnitud"], ["lending.divergence.kinds[0]", "did you mean 'magnitude'?"]),
     ("divergence.threshold_quantile", 1.0, ["lending.divergence.threshold_quantile", "between 0 and 1"]),
     ("explanation.budget_rows_per_day", 0, ["lending.explanation.budget_rows_per_day"]),
+    ("explanation.budget_rows_per_day", "all", ["lending.explanation.budget_rows_per_day", "whole number"]),
     ("explanation.seed", True, ["lending.explanation.seed", "whole number"]),
+    ("explanation.method", "tree", ["lending.explanation.method", "did you mean 'treeshap'?"]),
+    ("explanation.background_rows", 0, ["lending.explanation.background_rows", "1 or more"]),
+    ("explanation.quality_sample_rows", 1, ["lending.explanation.quality_sample_rows", "2 or more"]),
+    ("explanation.targets", 0.95, ["lending.explanation.targets", "coverage, median_ms"]),
+    ("explanation.targets.covrage", 0.9, ["lending.explanation.targets.covrage", "did you mean 'coverage'?"]),
+    ("explanation.targets.coverage", 95, ["lending.explanation.targets.coverage", "0…1"]),
+    ("explanation.targets.median_ms", 0, ["lending.explanation.targets.median_ms", "above 0"]),
+    ("explanation.targets.p95_ms", 20, ["lending.explanation.targets.p95_ms", "median_ms or more"]),
+    ("explanation.targets.stability", 1, ["lending.explanation.targets.stability", "below 1"]),
+    ("explanation.targets.error_rate", 0, ["lending.explanation.targets.error_rate", "above 0"]),
     ("drift.alarm_budget", "once a month", ["lending.drift.alarm_budget", "1 per 30 days"]),
     ("drift.effect_floors", {"noted": 0.6}, ["lending.drift.effect_floors", "noted ≤ warning"]),
     ("drift.windows_days", [7, 1], ["lending.drift.windows_days", "rising"]),
@@ -112,3 +123,19 @@ def test_the_fingerprint_follows_its_sections_and_nothing_else() -> None:
     sections = ("source", "features", "divergence")
     assert before.fingerprint(*sections) == owner.fingerprint(*sections)
     assert before.fingerprint(*sections) != threshold.fingerprint(*sections)
+
+
+def test_a_single_key_counts_where_only_that_key_is_asked_for() -> None:
+    before = build(HEALTHY)
+    seed, target = build(broken("explanation.seed", 1)), build(broken("explanation.targets.coverage", 0.5))
+    keys = ("divergence", "explanation.seed")
+    assert before.fingerprint(*keys) == target.fingerprint(*keys) != seed.fingerprint(*keys)
+
+
+def test_by_default_every_request_is_explained_as_well_as_the_targets_say() -> None:
+    explanation = build(HEALTHY).explanation
+    assert (explanation.budget_rows_per_day, explanation.method, explanation.quality_sample_rows) == (None, "auto", 200)
+    targets = explanation.targets
+    assert (targets.coverage, targets.median_ms, targets.p95_ms) == (0.95, 50.0, 200.0)
+    assert (targets.stability, targets.error_rate) == (0.8, 0.01)
+    assert build(broken("explanation.budget_rows_per_day", None)).explanation.budget_rows_per_day is None

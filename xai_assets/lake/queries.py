@@ -208,7 +208,7 @@ def _facts(lake: Lake, config: MonitorConfig, day: date, threshold: float) -> _F
 def _sample(facts: _Facts, config: MonitorConfig) -> tuple[Int64, npt.NDArray[np.float64]]:
     """Positions of the chosen rows, rising, and the inclusion probability of each."""
     budget = config.explanation.budget_rows_per_day
-    if len(facts.keys) <= budget:
+    if budget is None or len(facts.keys) <= budget:
         return np.arange(len(facts.keys)), np.ones(len(facts.keys))
     strata = [np.flatnonzero(facts.divergent), np.flatnonzero(~facts.divergent)]
     divergent = min(len(strata[0]), int(config.explanation.divergent_share * budget))
