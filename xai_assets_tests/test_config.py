@@ -79,7 +79,7 @@ WRONG = [
     ("explanation.method", "tree", ["lending.explanation.method", "did you mean 'treeshap'?"]),
     ("explanation.background_rows", 0, ["lending.explanation.background_rows", "1 or more"]),
     ("explanation.quality_sample_rows", 1, ["lending.explanation.quality_sample_rows", "2 or more"]),
-    ("explanation.targets", 0.95, ["lending.explanation.targets", "coverage, median_ms"]),
+    ("explanation.targets", 0.95, ["lending.explanation.targets", "a mapping of keys"]),
     ("explanation.targets.covrage", 0.9, ["lending.explanation.targets.covrage", "did you mean 'coverage'?"]),
     ("explanation.targets.coverage", 95, ["lending.explanation.targets.coverage", "0…1"]),
     ("explanation.targets.median_ms", 0, ["lending.explanation.targets.median_ms", "above 0"]),
