@@ -1,0 +1,72 @@
+"""The margin of a tree ensemble by walking its trees.
+
+Belongs here: the plain traversal, which knows nothing of Shapley values: what attributions must add up to.
+The loop itself is in `walk`, so that importing this module does not import numba.
+Does not belong here: attributions (see `kernel`), reading models (see `readers`).
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xai_assets.errors import ModelError
+from xai_assets.explain.treeshap.ensemble import Float64, TreeEnsemble
+
+
+def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> Float64:
+    """The margin of each row and output, summed in float64 in the order of the trees.
+
+    Parameters
+    ----------
+    ensemble
+        k outputs over d features.
+    X
+        Any real numbers [n, d], NaN where missing; rounded to float32 first where the library does so.
+
+    Returns
+    -------
+    float64 [n, k], margin units.
+
+    Raises
+    ------
+    ModelError
+        X does not have d columns, or no numbers.
+    """
+    from xai_assets.explain.treeshap.walk import walk  # imports numba, and loads the compiled loop from its cache
+
+    rows = _rows(ensemble, X)
+    margin = np.empty((len(rows), ensemble.n_outputs), np.float64)
+    walk(
+        rows,
+        ensemble.tree_starts,
+        ensemble.tree_output,
+        ensemble.left,
+        ensemble.right,
+        ensemble.feature,
+        ensemble.threshold,
+        ensemble.missing_left,
+        ensemble.zero_is_missing,
+        ensemble.category_set,
+        ensemble.category_starts,
+        ensemble.category_words,
+        ensemble.category_other_left,
+        ensemble.value,
+        ensemble.base_score,
+        margin,
+    )
+    return margin
+
+
+def _rows(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """C-ordered float32 or float64; float32 widens without loss, so the walk compares in float64 either way."""
+    X = np.asarray(X)
+    if X.ndim != 2 or X.shape[1] != ensemble.n_features or X.dtype.kind not in "fiub":
+        raise ModelError(
+            "the matrix does not fit the model",
+            expected=f"numbers [n, {ensemble.n_features}]",
+            found=f"{X.dtype} {list(X.shape)}",
+        )
+    narrow = ensemble.input_precision == "float32" or X.dtype == np.float32
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(X, dtype=np.float32 if narrow else np.float64)

@@ -1,0 +1,88 @@
+"""The compiled walk behind `margin`: importing this module imports numba.
+
+Belongs here: one loop over rows and trees. Does not belong here: its interface (see `margin`).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+ZERO = np.float64(np.float32(1e-35))
+"""LightGBM's bound: |x| up to here counts as zero. A float32 constant in its code, so slightly above 1e-35."""
+ROWS_PER_BLOCK = 256
+
+
+@njit(cache=True, nogil=True)
+def goes_left(
+    x: float,
+    node: int,
+    threshold: Any,
+    missing_left: Any,
+    zero_is_missing: Any,
+    category_set: Any,
+    category_starts: Any,
+    category_words: Any,
+    category_other_left: Any,
+) -> bool:
+    """Where a value goes at an inner node; the rules are those of `TreeEnsemble`."""
+    if math.isnan(x) or (zero_is_missing[node] and abs(x) <= ZERO):
+        return missing_left[node]  # type: ignore[no-any-return]
+    own = category_set[node]
+    if own < 0:
+        return x < threshold[node]  # type: ignore[no-any-return]
+    first = category_starts[own]
+    limit = 32.0 * (category_starts[own + 1] - first)
+    code = math.trunc(x) if abs(x) < 4e18 else -1
+    if code < 0 or code >= limit:
+        return category_other_left[own]  # type: ignore[no-any-return]
+    return (category_words[first + (code >> 5)] >> np.uint32(code & 31)) & np.uint32(1) != 0  # type: ignore[no-any-return]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def walk(
+    X: Any,
+    tree_starts: Any,
+    tree_output: Any,
+    left: Any,
+    right: Any,
+    feature: Any,
+    threshold: Any,
+    missing_left: Any,
+    zero_is_missing: Any,
+    category_set: Any,
+    category_starts: Any,
+    category_words: Any,
+    category_other_left: Any,
+    value: Any,
+    base_score: Any,
+    margin: Any,
+) -> None:
+    """Fill `margin` [n, k]. Trees outside, rows of a block inside: a tree stays in cache for the block."""
+    blocks = (len(X) + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
+    for block in prange(blocks):
+        first = block * ROWS_PER_BLOCK
+        last = min(len(X), first + ROWS_PER_BLOCK)
+        for row in range(first, last):
+            margin[row, :] = base_score
+        for tree in range(len(tree_output)):
+            output = tree_output[tree]
+            for row in range(first, last):
+                node = tree_starts[tree]
+                while left[node] >= 0:
+                    if goes_left(
+                        np.float64(X[row, feature[node]]),
+                        node,
+                        threshold,
+                        missing_left,
+                        zero_is_missing,
+                        category_set,
+                        category_starts,
+                        category_words,
+                        category_other_left,
+                    ):
+                        node = left[node]
+                    else:
+                        node = right[node]
+                margin[row, output] += value[node]
