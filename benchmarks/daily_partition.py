@@ -141,7 +141,14 @@ def through_attributions(monitor: Monitor, day: date, stages: dict[str, float] |
     timed(
         stages,
         "divergence_set",
-        lambda: write_divergence_set(lake, settings, day, divergence_threshold(lake, settings), "bench"),
+        lambda: write_divergence_set(
+            lake,
+            settings,
+            day,
+            divergence_threshold(lake, settings),
+            "bench",
+            budget=settings.explanation.budget_rows_per_day,
+        ),
     )
     shap = 0.0
     for role in MODEL_ROLES:

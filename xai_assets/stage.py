@@ -24,6 +24,7 @@ GROUP = {
     "divergence_set": "divergence",
     "production_attributions": "attribution",
     "experimental_attributions": "attribution",
+    "explanation_quality": "attribution",
     "reference_profile": "drift",
     "attribution_histograms": "drift",
     "drift_scores": "drift",

@@ -9,6 +9,7 @@ import dagster as dg
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
+from xai_assets.flow.budget import explanation_budget
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.queries import divergence_threshold, write_divergence_set
 from xai_assets.lake.store import Lake
@@ -25,12 +26,14 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         monitor = Monitor(settings, lake)
         threshold = cache(lambda: divergence_threshold(lake, settings))
+        budget = cache(lambda: explanation_budget(monitor))
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            report = write_divergence_set(lake, settings, day, threshold(), provenance)
+            report = write_divergence_set(lake, settings, day, threshold(), provenance, budget=budget())
             return {
                 "dagster/partition_row_count": report.explained_rows,
                 "requests": report.rows,
+                "explained_share": report.explained_rows / report.rows if report.rows else 1.0,
                 "divergent": report.divergent_rows,
                 "divergence_rate": report.divergent_rows / report.rows if report.rows else 0.0,
                 "magnitude": report.magnitude_rows,

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from functools import cached_property
 
 from xai_assets.config import MonitorConfig
+from xai_assets.flow.budget import explanation_budget
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.ingest_report import parse_report
 from xai_assets.lake.source import Which, files_of_day, source_fingerprint
@@ -22,6 +23,7 @@ STAGE_VERSION = {
     "labels": "1",
     "divergence_set": "1",
     "attributions": "xgboost-native-1",
+    "explanation_quality": "1",
     "reference_profile": "1",
     "attribution_histograms": "1",
     "drift_scores": "1",
@@ -107,11 +109,13 @@ class Provenance:
         if table in ("replay_log", "labels"):
             return self._from_files(table, day)
         if table == "divergence_set":
-            return self._from_stored(table, ["divergence", "explanation"], self._divergence_inputs(day))
+            return self._from_stored(table, ["divergence"], self._divergence_inputs(day), self._sampling())
         if table.endswith("_attributions"):
             role = table.removesuffix("_attributions")
             upstream = [self.stored("divergence_set", day), self.monitor.model_hashes[role]]
             return self._from_stored("attributions", ["features"], upstream)
+        if table == "explanation_quality":
+            return self._quality(day)
         if table == "attribution_histograms":
             upstream = [self.reference_hash(), *(self.stored(f"{r}_attributions", day) for r in MODEL_ROLES)]
             return self._from_stored(table, ["context", "derived_context"], upstream)
@@ -193,6 +197,13 @@ class Provenance:
             upstream += [self.content("replay_log", d) for d in self.monitor.config.reference_days]
         return upstream
 
+    def _sampling(self) -> list[str]:
+        """What decides which requests are explained: nothing but that all are, or budget, share and seed."""
+        budget = explanation_budget(self.monitor)
+        if budget is None:
+            return ["all"]
+        return [str(budget), self.monitor.config.fingerprint("explanation.divergent_share", "explanation.seed")]
+
     def _residuals(self, day: date) -> str | None:
         cohort = cohort_day(self.monitor.config, day)
         if cohort is None:
@@ -205,6 +216,13 @@ class Provenance:
         inputs = [self.content("replay_log", cohort) or "-"]
         inputs += [self.content("labels", d) or "-" for d in all_days(cohort, day)]
         return self._from_stored("residual_histograms", ["labels"], [self.reference_hash()], inputs)
+
+    def _quality(self, day: date) -> str | None:
+        keys = ["explanation.seed", "explanation.quality_sample_rows", "context", "derived_context"]
+        keys.append("drift.top_segment_values")
+        tables = ("divergence_set", *(f"{r}_attributions" for r in MODEL_ROLES))
+        log = None if self.is_refused(day) else self.content("replay_log", day)
+        return self._from_stored("explanation_quality", keys, [log, *(self.stored(t, day) for t in tables)])
 
     def _comparable(self, table: str, day: date) -> str | None:
         """Stored provenance of histograms over the cells of the present reference; None for any others."""

@@ -16,12 +16,12 @@ import polars as pl
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import LakeError
-from xai_assets.lake.sampling import stable_keys
+from xai_assets.lake.sampling import Reservoir, shares_of_budget, stable_keys
 from xai_assets.lake.store import Lake
 from xai_assets.lake.tables import DIVERGENCE_SET, PHI
 from xai_assets.lake.validate import stored_schema
 from xai_assets.lake.warehouse import create_views, open_warehouse, run_sql
-from xai_assets.records import MODEL_ROLES, Int64
+from xai_assets.records import MODEL_ROLES
 
 __all__ = [
     "DivergenceReport",
@@ -82,31 +82,30 @@ def divergence_threshold(lake: Lake, config: MonitorConfig) -> float:
 
 
 def write_divergence_set(
-    lake: Lake, config: MonitorConfig, day: date, threshold: float, provenance: str
+    lake: Lake, config: MonitorConfig, day: date, threshold: float, provenance: str, *, budget: int | None
 ) -> DivergenceReport:
     """Choose the requests of a day to explain, and store them with their exact inclusion probabilities.
 
-    All rows while they fit `explanation.budget_rows_per_day` (π = 1). Above, a stratified simple random sample without
-    replacement: of the divergent rows up to `divergent_share` of the budget, of the rest what remains; what one
-    stratum does not need the other gets. Within a stratum of N the n rows with the smallest keys (MD5 of seed and
-    request id) are taken, π = n/N: the same rows in every run, whatever the order in the log.
+    All rows where `budget` is None or not below their number (π = 1). Above it, a stratified simple random sample
+    without replacement: of the divergent rows up to `explanation.divergent_share` of the budget, of the rest what
+    remains; what one stratum does not need the other gets. Within a stratum of N the n rows with the smallest keys
+    (MD5 of seed and request id) are taken, π = n/N: the same rows in every run, whatever the order in the log.
 
-    Footer: `provenance`, `threshold`, `report` (DivergenceReport as JSON). Memory: 10 bytes per request of the day.
+    Footer: `provenance`, `threshold`, `report` (DivergenceReport as JSON). One pass over the day; memory is that of a
+    batch, and with a budget of 4 × budget rows, whatever the day's size.
 
     Raises
     ------
     LakeError
         The day has no replay_log partition.
     """
-    facts = _facts(lake, config, day, threshold)
-    chosen, probability = _sample(facts, config)
-    report = _report(facts, len(chosen), threshold)
+    counts = _Counts()
     with lake.writer("divergence_set", config.name, day) as writer:
+        judged = _judged(lake, config, day, threshold, counts)
+        for rows in judged if budget is None else _sampled(judged, config, budget):
+            writer.append(rows.select(pl.col(c.name).cast(c.dtype) for c in DIVERGENCE_SET.columns))
+        report = counts.report(writer.rows, threshold)
         writer.metadata |= {"provenance": provenance, "threshold": repr(threshold), "report": _json(report)}
-        columns = ["request_id", *_OUTPUTS]
-        for first, frame in _numbered(lake.batches("replay_log", config.name, day, columns)):
-            inside = slice(*np.searchsorted(chosen, (first, first + frame.height)))
-            writer.append(_rows(frame, chosen[inside], first, facts, probability[inside]))
     return report
 
 
@@ -178,82 +177,81 @@ def request_explanation(lake: Lake, config: MonitorConfig, request_id: str) -> d
 # --- the divergence set ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """Per request of a day, in the order of the log: key, |Δ| over the threshold, decision flipped."""
+@dataclass
+class _Counts:
+    """Totals over the requests of a day, as they pass by."""
 
-    keys: npt.NDArray[np.uint64]
-    over: npt.NDArray[np.bool_]
-    flipped: npt.NDArray[np.bool_]
-    abs_delta_sum: float
+    rows: int = 0
+    over: int = 0
+    flipped: int = 0
+    divergent: int = 0
+    abs_delta_sum: float = 0.0
 
-    @property
-    def divergent(self) -> npt.NDArray[np.bool_]:
-        return self.over | self.flipped
+    def add(self, over: npt.NDArray[np.bool_], flipped: npt.NDArray[np.bool_], delta: npt.NDArray[np.float64]) -> int:
+        """Count a batch; returns the position of its first row in the day."""
+        first = self.rows
+        self.rows += len(delta)
+        self.over += int(over.sum())
+        self.flipped += int(flipped.sum())
+        self.divergent += int((over | flipped).sum())
+        self.abs_delta_sum += float(np.abs(delta).sum())
+        return first
+
+    def report(self, explained: int, threshold: float) -> DivergenceReport:
+        return DivergenceReport(
+            rows=self.rows,
+            divergent_rows=self.divergent,
+            explained_rows=explained,
+            magnitude_rows=self.over,
+            flip_rows=self.flipped,
+            mean_abs_delta=self.abs_delta_sum / self.rows if self.rows else float("nan"),
+            threshold=threshold,
+        )
 
 
-def _facts(lake: Lake, config: MonitorConfig, day: date, threshold: float) -> _Facts:
-    keys, over, flipped, total = [np.empty(0, np.uint64)], [np.empty(0, bool)], [np.empty(0, bool)], 0.0
+def _judged(lake: Lake, config: MonitorConfig, day: date, threshold: float, counts: _Counts) -> Iterator[pl.DataFrame]:
+    """Every request of a day as a row of the divergence set with π = 1, batch by batch."""
     cut, kinds = config.divergence.decision_threshold, config.divergence.kinds
+    kind = pl.when("over", "flipped").then(pl.lit("magnitude+decision_flip")).when("over").then(pl.lit("magnitude"))
     for batch in lake.batches("replay_log", config.name, day, ["request_id", *_OUTPUTS]):
-        delta = np.abs(_delta(batch))
+        delta = _delta(batch)
         production, experimental = (batch[n].to_numpy() for n in _OUTPUTS)
-        keys.append(stable_keys(batch["request_id"], config.explanation.seed).to_numpy())
-        over.append((delta > threshold) & ("magnitude" in kinds))
-        flipped.append(((production >= cut) != (experimental >= cut)) & ("decision_flip" in kinds))
-        total += float(delta.sum())
-    return _Facts(np.concatenate(keys), np.concatenate(over), np.concatenate(flipped), total)
+        # in numpy, where NaN exceeds nothing
+        over = (np.abs(delta) > threshold) & ("magnitude" in kinds)
+        flipped = ((production >= cut) != (experimental >= cut)) & ("decision_flip" in kinds)
+        first = counts.add(over, flipped, delta)
+        yield batch.select(
+            pl.int_range(first, first + batch.height, dtype=pl.UInt32).alias("row_index"),
+            "request_id",
+            delta=delta,
+            over=over,
+            flipped=flipped,
+        ).select(
+            "row_index",
+            "request_id",
+            "delta",
+            (pl.col("over") | pl.col("flipped")).alias("is_divergent"),
+            kind.when("flipped").then(pl.lit("decision_flip")).otherwise(pl.lit("none")).alias("divergence_kind"),
+            pl.lit(1.0).alias("inclusion_probability"),
+        )
 
 
-def _sample(facts: _Facts, config: MonitorConfig) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Positions of the chosen rows, rising, and the inclusion probability of each."""
-    budget = config.explanation.budget_rows_per_day
-    if budget is None or len(facts.keys) <= budget:
-        return np.arange(len(facts.keys)), np.ones(len(facts.keys))
-    strata = [np.flatnonzero(facts.divergent), np.flatnonzero(~facts.divergent)]
-    divergent = min(len(strata[0]), int(config.explanation.divergent_share * budget))
-    rest = min(len(strata[1]), budget - divergent)
-    sizes = [min(len(strata[0]), budget - rest), rest]
-    parts = [_smallest(rows, facts.keys, n) for rows, n in zip(strata, sizes, strict=True)]
-    chances = [np.full(len(p), len(p) / max(len(rows), 1)) for p, rows in zip(parts, strata, strict=True)]
-    chosen = np.concatenate(parts)
-    order = np.argsort(chosen)
-    return chosen[order], np.concatenate(chances)[order]
-
-
-def _smallest(rows: Int64, keys: npt.NDArray[np.uint64], count: int) -> Int64:
-    if count >= len(rows) or count == 0:
-        return rows[:count]
-    return rows[np.argpartition(keys[rows], count - 1)[:count]]
-
-
-def _rows(
-    frame: pl.DataFrame, chosen: Int64, first: int, facts: _Facts, probability: npt.NDArray[np.float64]
-) -> pl.DataFrame:
-    picked = frame[chosen - first]
-    over, flipped = pl.Series(facts.over[chosen]), pl.Series(facts.flipped[chosen])
-    kind = pl.when(over & flipped).then(pl.lit("magnitude+decision_flip")).when(over).then(pl.lit("magnitude"))
-    return picked.select(
-        pl.Series("row_index", chosen, dtype=pl.UInt32),
-        "request_id",
-        pl.Series("delta", _delta(picked), dtype=pl.Float64),
-        (over | flipped).alias("is_divergent"),
-        kind.when(flipped).then(pl.lit("decision_flip")).otherwise(pl.lit("none")).alias("divergence_kind"),
-        pl.Series("inclusion_probability", probability, dtype=pl.Float64),
-    ).select(pl.col(c.name).cast(c.dtype) for c in DIVERGENCE_SET.columns)
-
-
-def _report(facts: _Facts, explained: int, threshold: float) -> DivergenceReport:
-    rows = len(facts.keys)
-    return DivergenceReport(
-        rows=rows,
-        divergent_rows=int(facts.divergent.sum()),
-        explained_rows=explained,
-        magnitude_rows=int(facts.over.sum()),
-        flip_rows=int(facts.flipped.sum()),
-        mean_abs_delta=facts.abs_delta_sum / rows if rows else float("nan"),
-        threshold=threshold,
-    )
+def _sampled(judged: Iterator[pl.DataFrame], config: MonitorConfig, budget: int) -> Iterator[pl.DataFrame]:
+    """The chosen rows in the order of the log, each with its inclusion probability."""
+    divergent, rest = Reservoir(budget), Reservoir(budget)
+    for rows in judged:
+        keyed = rows.with_columns(stable_keys(rows["request_id"], config.explanation.seed).alias("key"))
+        for reservoir, stratum in ((divergent, pl.col("is_divergent")), (rest, ~pl.col("is_divergent"))):
+            part = keyed.filter(stratum)
+            reservoir.offer(part.drop("key"), part["key"])
+    if divergent.offered + rest.offered == 0:
+        return
+    sizes = shares_of_budget(budget, config.explanation.divergent_share, divergent.offered, rest.offered)
+    drawn = [
+        reservoir.smallest(n).with_columns(pl.lit(n / max(reservoir.offered, 1)).alias("inclusion_probability"))
+        for reservoir, n in zip((divergent, rest), sizes, strict=True)
+    ]
+    yield pl.concat(drawn).sort("row_index")
 
 
 def _json(report: DivergenceReport) -> str:
@@ -263,13 +261,6 @@ def _json(report: DivergenceReport) -> str:
 
 def _delta(frame: pl.DataFrame) -> npt.NDArray[np.float64]:
     return (frame["experimental_output"] - frame["production_output"]).to_numpy().astype(np.float64, copy=False)
-
-
-def _numbered(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
-    first = 0
-    for frame in frames:
-        yield first, frame
-        first += frame.height
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

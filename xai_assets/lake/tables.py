@@ -101,6 +101,17 @@ def _attributions(name: str) -> Table:
 PRODUCTION_ATTRIBUTIONS = _attributions("production_attributions")
 EXPERIMENTAL_ATTRIBUTIONS = _attributions("experimental_attributions")
 
+EXPLANATION_QUALITY = _table(
+    "explanation_quality",
+    "How well a day was explained: service levels per model role, coverage and errors also per segment.",
+    ("role", pl.String(), "production, or experimental"),
+    ("segment", pl.String(), "overall, or context=value (coverage and error_rate only)"),
+    ("measure", pl.String(), "coverage, error_rate, median_ms, … (see stats.explanation_quality.MEASURES)"),
+    ("unit", pl.String(), "unit of the value"),
+    ("value", pl.Float64(), "the measure; null where the day has nothing to measure it on"),
+    ("row_count", pl.Int64(), "requests behind the value"),
+)
+
 _HISTOGRAM_COLUMNS: tuple[tuple[str, pl.DataType | type[pl.DataType], str], ...] = (
     ("role", pl.String(), "production, experimental, difference (δ), or input (feature values)"),
     ("population", pl.String(), "all, or divergent"),
@@ -252,6 +263,7 @@ TABLES: dict[str, Table] = {
         DIVERGENCE_SET,
         PRODUCTION_ATTRIBUTIONS,
         EXPERIMENTAL_ATTRIBUTIONS,
+        EXPLANATION_QUALITY,
         REFERENCE_PROFILE,
         ATTRIBUTION_HISTOGRAMS,
         DRIFT_SCORES,

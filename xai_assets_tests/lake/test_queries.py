@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import LakeError
 from xai_assets.lake.queries import (
+    DivergenceReport,
     divergence_threshold,
     labelled_rows,
     request_explanation,
@@ -50,6 +51,11 @@ def outputs(n: int, seed: int = 0, share: float = 0.3) -> dict[str, Any]:
     }
 
 
+def choose(lake: Lake, config: MonitorConfig, day: date = DAY) -> DivergenceReport:
+    """The divergence set of a day under the configured budget."""
+    return write_divergence_set(lake, config, day, 0.1, "p", budget=config.explanation.budget_rows_per_day)
+
+
 def budget(rows: int, share: float = 0.5, seed: int = 0) -> dict[str, Any]:
     return {"explanation": {"budget_rows_per_day": rows, "divergent_share": share, "seed": seed}}
 
@@ -67,7 +73,7 @@ def test_kinds_of_divergence(monitor: Monitor, lake: Lake) -> None:
         production_output=production,
         experimental_output=[*experimental[:2], 0.9, *experimental[3:]],
     )
-    report = write_divergence_set(lake, config, DAY, 0.1, "p")
+    report = choose(lake, config)
     stored = lake.read("divergence_set", "shop", DAY)
     assert stored.schema == DIVERGENCE_SET.schema
     assert stored["divergence_kind"].to_list() == [
@@ -95,14 +101,14 @@ def test_kinds_of_divergence(monitor: Monitor, lake: Lake) -> None:
 def test_only_the_configured_kinds_count(monitor: Monitor, lake: Lake, kinds: list[str], expected: int) -> None:
     config = monitor(divergence={"kinds": kinds})
     put_log(lake, config, request_id=["a", "b"], production_output=[0.1, 0.49], experimental_output=[0.4, 0.51])
-    assert write_divergence_set(lake, config, DAY, 0.1, "p").divergent_rows == expected
+    assert choose(lake, config).divergent_rows == expected
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_day_of_no_and_of_one_request(monitor: Monitor, lake: Lake, n: int) -> None:
     config = monitor()
     put_log(lake, config, request_id=["a"] * n, production_output=[0.1] * n, experimental_output=[0.9] * n)
-    report = write_divergence_set(lake, config, DAY, 0.1, "p")
+    report = choose(lake, config)
     assert (report.rows, report.explained_rows, report.divergent_rows) == (n, n, n)
     assert np.isnan(report.mean_abs_delta) == (n == 0)
     assert lake.read("divergence_set", "shop", DAY).height == n
@@ -110,7 +116,7 @@ def test_a_day_of_no_and_of_one_request(monitor: Monitor, lake: Lake, n: int) ->
 
 def test_a_day_that_is_not_stored_is_an_error(monitor: Monitor, lake: Lake) -> None:
     with pytest.raises(LakeError, match=r"table 'replay_log' .* has no partition of 2025-01-01"):
-        write_divergence_set(lake, monitor(), DAY, 0.1, "p")
+        choose(lake, monitor())
 
 
 @pytest.mark.parametrize("rows, share", [(1000, 0.5), (1000, 0.9), (4000, 0.5), (1, 0.5), (4999, 0.01)])
@@ -119,7 +125,7 @@ def test_a_sample_fills_the_budget_with_the_exact_probabilities(
 ) -> None:
     config = monitor(**budget(rows, share))
     log = put_log(lake, config, **outputs(5000))
-    report = write_divergence_set(lake, config, DAY, 0.1, "p")
+    report = choose(lake, config)
     stored = lake.read("divergence_set", "shop", DAY)
     assert stored.height == report.explained_rows == rows
     total = {True: report.divergent_rows, False: report.rows - report.divergent_rows}
@@ -142,7 +148,7 @@ def test_the_sample_is_the_rows_with_the_smallest_keys(monitor: Monitor, lake: L
     """The ten-line twin, with hashlib instead of DuckDB."""
     config = monitor(**budget(300, 0.5, seed=7))
     log = put_log(lake, config, **outputs(2000))
-    write_divergence_set(lake, config, DAY, 0.1, "p")
+    choose(lake, config)
     stored = lake.read("divergence_set", "shop", DAY)
     divergent = (log["experimental_output"] - log["production_output"]).abs() > 0.1
     expected = set()
@@ -182,7 +188,7 @@ def test_the_sample_does_not_depend_on_the_order_of_rows(
     chosen = []
     for positions in (list(range(200)), order):
         put_log(lake, config, **{k: [v[i] for i in positions] for k, v in outputs(200).items()})
-        write_divergence_set(lake, config, DAY, 0.1, "p")
+        choose(lake, config)
         chosen.append(set(lake.read("divergence_set", "shop", DAY)["request_id"]))
     assert chosen[0] == chosen[1]
 
@@ -192,7 +198,7 @@ def test_another_seed_draws_other_rows_and_the_same_seed_the_same(monitor: Monit
     for seed in (0, 0, 1):
         config = monitor(**budget(500, seed=seed))
         put_log(lake, config, **outputs(5000))
-        write_divergence_set(lake, config, DAY, 0.1, "p")
+        choose(lake, config)
         drawn.append(set(lake.read("divergence_set", "shop", DAY)["request_id"]))
     assert drawn[0] == drawn[1]
     assert len(drawn[0] & drawn[2]) < 150
@@ -206,7 +212,7 @@ def test_weights_reproduce_totals_of_the_unsampled_day(monitor: Monitor, lake: L
     put_log(lake, monitor(), **data)
     errors = []
     for seed in range(30):
-        write_divergence_set(lake, monitor(**budget(500, seed=seed)), DAY, 0.1, "p")
+        choose(lake, monitor(**budget(500, seed=seed)))
         stored = lake.read("divergence_set", "shop", DAY)
         weight = 1 / stored["inclusion_probability"].to_numpy()
         assert weight.sum() == pytest.approx(5000)
@@ -329,7 +335,7 @@ def test_an_explained_request_comes_with_everything(monitor: Monitor, lake: Lake
         experimental_output=[0.4, 0.2],
         label=[1.0, None],
     )
-    write_divergence_set(lake, config, DAY, 0.1, "p")
+    choose(lake, config)
     explain_all(lake, config)
     found = request_explanation(lake, config, "a")
     assert found is not None
@@ -374,7 +380,7 @@ def test_not_found_pending_and_sampled_out_are_told_apart(monitor: Monitor, lake
     status = {}
     for stage in ("log", "set", "attributions"):
         if stage == "set":
-            write_divergence_set(lake, config, DAY, 0.1, "p")
+            choose(lake, config)
         if stage == "attributions":
             explain_all(lake, config)
         found = [request_explanation(lake, config, f"r{i}") for i in range(10)]
