@@ -84,13 +84,13 @@ def assemble(
             np.concatenate([getattr(tree, name) for tree in scalar]).astype(np.float64)
             for name in ("value", "threshold", "cover")
         )
-        _check_numbers(left, threshold, value, cover, base)
+        categories, category_starts, words, other_left = _joined_sets(scalar)
+        _check_numbers(left, np.where(categories < 0, threshold, 0.0), value, cover, base)
     except ValueError as error:
         raise ModelError(
             f"{location} is damaged", found=str(error), next_step="copy the file again, or save the model again"
         ) from error
     leaf = left < 0
-    categories, category_starts, words, other_left = _joined_sets(scalar)
     whole = TreeEnsemble(
         n_features=n_features,
         tree_starts=starts.astype(np.int64),

@@ -38,7 +38,6 @@ def _logit(probability: Float64) -> Float64:
 _LINKS: Mapping[str, Callable[[Float64], Float64]] = {
     "reg:logistic": _logit,
     "binary:logistic": _logit,
-    "binary:logitraw": _logit,
     "count:poisson": np.log,
     "reg:gamma": np.log,
     "reg:tweedie": np.log,
@@ -50,8 +49,8 @@ _LINKS: Mapping[str, Callable[[Float64], Float64]] = {
     "reg:pseudohubererror": _identity,
     "reg:absoluteerror": _identity,
     "reg:quantileerror": _identity,
-    "reg:expectileerror": _identity,
     "binary:hinge": _identity,
+    "binary:logitraw": _identity,
     "multi:softmax": _identity,
     "multi:softprob": _identity,
     "rank:pairwise": _identity,
@@ -59,6 +58,15 @@ _LINKS: Mapping[str, Callable[[Float64], Float64]] = {
     "rank:map": _identity,
 }
 """From `base_score` to margin. A custom objective is stored under the name given beside it, by default identity."""
+
+_BOOSTER_PARTS = {"name", "model", "gbtree", "weight_drop"}
+_MODEL_PARTS = {"trees", "tree_info", "gbtree_model_param", "iteration_indptr", "cats", "weight_drop"}
+_TREE_PARTS = {
+    *("id", "tree_param", "left_children", "right_children", "parents", "split_indices", "split_conditions"),
+    *("split_type", "default_left", "categories", "categories_nodes", "categories_segments", "categories_sizes"),
+    *("base_weights", "leaf_weights", "loss_changes", "sum_hessian"),
+    "leaf_child_counts",  # up to 1.2; always zero
+}
 
 
 def read(model: Any) -> TreeEnsemble:
@@ -170,12 +178,28 @@ def _trees(learner: Mapping[str, Any], outputs: int, location: str) -> list[RawT
         raise ValueError("the number of trees is not what the model says")
     if groups and not 0 <= min(groups) <= max(groups) < outputs:
         raise ValueError(f"trees of outputs outside 0 … {outputs - 1}")
-    weights = [float(np.float32(weight)) for weight in booster.get("weight_drop", [1.0] * len(stored))]
+    _refuse_unknown_parts(booster, model, stored, location)
+    dropped = [*booster.get("weight_drop", ()), *model.get("weight_drop", ())]  # 3.4 moved it into the model
+    weights = [float(np.float32(weight)) for weight in dropped] or [1.0] * len(stored)
     if len(weights) != len(stored):
         raise ValueError("the number of tree weights is not the number of trees")
     used = _used_trees(learner, model, len(stored), outputs)
     check_tree_count(used, location)
     return [_tree(stored[i], groups[i], weights[i], outputs) for i in range(used)]
+
+
+def _refuse_unknown_parts(
+    booster: Mapping[str, Any], model: Mapping[str, Any], trees: Sequence[Mapping[str, Any]], location: str
+) -> None:
+    """A part that this reader does not know could change every prediction: 3.4 moved DART's weights, for one."""
+    for known, section in ((_BOOSTER_PARTS, booster), (_MODEL_PARTS, model), *((_TREE_PARTS, tree) for tree in trees)):
+        unknown = sorted(section.keys() - known)
+        if unknown:
+            raise ModelError(
+                f"{location} has a part that is not known, so it may be of a newer XGBoost",
+                found=f"'{unknown[0]}'",
+                next_step="update this package, or save the model with an older XGBoost",
+            )
 
 
 def _used_trees(learner: Mapping[str, Any], model: Mapping[str, Any], trees: int, outputs: int) -> int:
@@ -205,6 +229,12 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, outputs: int) -> R
     width = int(tree["tree_param"].get("size_leaf_vector", 1))
     if len({len(left), len(right), len(conditions), int(tree["tree_param"]["num_nodes"])}) != 1:
         raise ValueError("a tree's arrays are cut off")
+    if "sum_hessian" not in tree or (width > 1 and "leaf_weights" not in tree):
+        raise ModelError(
+            "trees with vector leaves carry no training weights in files of this XGBoost version",
+            expected="multi_output_tree models saved by XGBoost 3.2 or later",
+            next_step="train with multi_strategy='one_output_per_tree', or with a newer XGBoost",
+        )
     value = _vector_leaves(tree, left, right, width, outputs) if width > 1 else conditions
     positions, sets = _categories(tree, len(left))
     return RawTree(
@@ -225,8 +255,6 @@ def _vector_leaves(tree: Mapping[str, Any], left: Int64, right: Int64, width: in
     if width != outputs:
         raise ValueError(f"leaves with {width} values for {outputs} outputs")
     leaves = left < 0
-    if "leaf_weights" not in tree:  # before 3.2: one vector per node
-        return _float32(tree["base_weights"]).reshape(len(left), width)
     vectors = _float32(tree["leaf_weights"]).reshape(-1, width)
     value = np.zeros((len(left), width))
     # A tree that is one leaf has no number for it.
