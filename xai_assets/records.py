@@ -106,6 +106,21 @@ class HistogramBlock:
 
 
 @dataclass(frozen=True)
+class ServiceLevel:
+    """One row of `explanation_quality`: a measure of how well a day was explained.
+
+    value: NaN where the day has nothing to measure it on. row_count: requests behind the value.
+    """
+
+    role: str
+    segment: str
+    measure: str
+    unit: str
+    value: float
+    row_count: int
+
+
+@dataclass(frozen=True)
 class Alert:
     """One row of `drift_alerts` as of a day: the state of one fault's signal."""
 

@@ -40,6 +40,7 @@ DAILY_TABLES = (
     "divergence_set",
     "production_attributions",
     "experimental_attributions",
+    "explanation_quality",
     "attribution_histograms",
     "drift_scores",
     "residual_histograms",

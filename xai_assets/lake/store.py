@@ -79,6 +79,13 @@ class Lake:
         with self._opened(table, monitor, day) as parquet:
             return int(parquet.metadata.num_rows)
 
+    def size_bytes(self, table: str, monitor: str, day: date | None = None) -> int:
+        """Size of a partition's file. Raises LakeError where there is none."""
+        found = self.files.version(_name(table, monitor, day))
+        if found is None:
+            raise self._missing(table, monitor, day)
+        return found[0]
+
     def schema(self, table: str, monitor: str, day: date | None = None) -> dict[str, pl.DataType]:
         """Columns and types of a partition, from the footer."""
         with self._opened(table, monitor, day) as parquet:

@@ -71,7 +71,8 @@ def neighbours(X: Float32, sd: Float64, rng: np.random.Generator, count: int = N
     sd 0 (constant or not numeric) and a missing value stay as they are.
     """
     noise = rng.standard_normal((len(X), count, X.shape[1])) * (JITTER_SD * sd)
-    return np.asarray(X[:, None, :] + noise, dtype=np.float32)
+    largest = np.finfo(np.float32).max
+    return np.clip(X[:, None, :] + noise, -largest, largest).astype(np.float32)
 
 
 def cosine_similarity(phi: Float32, phi_near: Float32) -> Float64:

@@ -15,6 +15,7 @@ FLOW = [
     "drift_alerts",
     "drift_scores",
     "experimental_attributions",
+    "explanation_quality",
     "label_scores",
     "labels",
     "production_attributions",
