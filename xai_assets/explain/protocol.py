@@ -1,16 +1,49 @@
-"""What an explainer is.
+"""What an explainer is, and what it asks of a model.
 
-Belongs here: the Protocol and the choice of an implementation. Does not belong here: any implementation.
+Belongs here: the two Protocols. Does not belong here: any implementation, the choice of one (see `selection`).
 """
 
 from typing import Any, Protocol
 
-from xai_assets.errors import ModelError
-from xai_assets.records import Attributions, Float32
+from xai_assets.records import Attributions, Float32, Float64
+
+
+class ExplainableModel(Protocol):
+    """What explainers use of a model (`models.Model` is one): the library's object, and the model's own prediction."""
+
+    @property
+    def kind(self) -> str:
+        """`xgboost`, `lightgbm`, `catboost`, `sklearn`, `onnx`, `torch` or `callable`."""
+        ...
+
+    @property
+    def native(self) -> Any:
+        """The library's own object, exactly as it predicts."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the artifact: two models with the same digest are the same function."""
+        ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """In the order of the matrix' columns."""
+        ...
+
+    def predict_margin(self, X: Float32) -> Float64:
+        """Raw prediction, float64 [n], by the model's own library."""
+        ...
 
 
 class Explainer(Protocol):
-    """Attributes a model's margin to its features. `id` and `version` go into the provenance of what it computes."""
+    """Attributes a model's margin to its features. All but `explain` goes into the provenance of what it computes.
+
+    is_exact: base value and attributions add up to the margin by construction, within rounding.
+    is_fast: every request of a day can be explained; else a day is sampled.
+    background_hash: of the background matrix it compares with (16 hex digits), None where it needs none.
+    seed: of its random draws, None where it draws none.
+    """
 
     @property
     def id(self) -> str: ...
@@ -18,21 +51,24 @@ class Explainer(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def is_exact(self) -> bool: ...
+
+    @property
+    def is_fast(self) -> bool: ...
+
+    @property
+    def background_hash(self) -> str | None: ...
+
+    @property
+    def seed(self) -> int | None: ...
+
     def explain(self, X: Float32) -> Attributions:
-        """Attributions of float32 [n, d] in the model's own feature order."""
+        """Attributions of float32 [n, d] in the model's own feature order.
+
+        Raises
+        ------
+        ModelError
+            X does not fit the model, or holds values that cannot be explained.
+        """
         ...
-
-
-def explainer_for(booster: Any, *, kind: str = "xgboost") -> Explainer:
-    """The explainer for a booster as `models.load_model` returns it (`Model.booster`).
-
-    Raises
-    ------
-    ModelError
-        There is no explainer for this kind of model.
-    """
-    if kind == "xgboost":
-        from xai_assets.explain.xgboost_native import XGBoostExplainer
-
-        return XGBoostExplainer(booster)
-    raise ModelError(f"there is no explainer for models of kind '{kind}'", expected="xgboost")

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from xai_assets.explain.additivity import additivity_error
-from xai_assets.explain.protocol import explainer_for
+from xai_assets.explain.selection import explainer_for
 from xai_assets.explain.widen import widen
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.alignment import explained_batches
@@ -45,7 +45,7 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
     """
     started = time.perf_counter()
     model = monitor.model(role)
-    explainer = explainer_for(model.booster, kind=monitor.model_config(role).kind)
+    explainer = explainer_for(model)
     names = monitor.config.feature_names
     rows, worst, absolute, explaining = 0, 0.0, np.zeros(len(names)), 0.0
     with monitor.lake.writer(f"{role}_attributions", monitor.name, day) as out:

@@ -1,0 +1,89 @@
+"""The matrix of requests as explainers take it.
+
+Belongs here: what is refused before a model sees it, and the identity of a background.
+Does not belong here: making the matrix out of a table (see `models.encoding`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xai_assets.errors import ModelError
+from xai_assets.records import Float32, Float64
+
+
+def checked(X: Any, names: Sequence[str]) -> Float32:
+    """`X` itself where it is float32 [n, len(names)] without infinite values; NaN means missing.
+
+    Raises
+    ------
+    ModelError
+        X is no such matrix. Text, objects and other number types are not converted: what would be guessed here is
+        decided by the model's own encoding.
+
+    >>> checked(np.zeros((2, 1), np.float32), ["age"]).shape
+    (2, 1)
+    """
+    if not isinstance(X, np.ndarray) or X.dtype != np.float32:
+        raise ModelError(
+            "only a float32 matrix can be explained",
+            expected=f"float32 [n, {len(names)}]",
+            found=f"{X.dtype} {list(X.shape)}" if isinstance(X, np.ndarray) else type(X).__name__,
+            next_step="make it with Model.encode",
+        )
+    if X.ndim != 2 or X.shape[1] != len(names):
+        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        raise ModelError(
+            "the matrix does not fit the model",
+            expected=f"[n, {len(names)}] in the order {shown}",
+            found=str(list(X.shape)),
+            next_step="make it with Model.encode",
+        )
+    # One sum instead of a mask of the whole matrix: it is finite or NaN unless something is infinite or overflows.
+    if not np.isfinite(X.sum(dtype=np.float64)) and np.isinf(X).any():
+        raise ModelError(
+            f"infinite values of feature '{names[int(np.isinf(X).any(axis=0).argmax())]}' cannot be explained",
+            next_step="quarantine those requests",
+        )
+    return X
+
+
+def checked_background(background: Float32 | None, names: Sequence[str], purpose: str) -> Float32:
+    """The background, where there is one with at least one row.
+
+    purpose: what it is needed for, completing "a background is needed …".
+    """
+    if background is None or len(background) == 0:
+        raise ModelError(
+            f"a background is needed {purpose}",
+            expected=f"some encoded requests, float32 [m, {len(names)}]",
+            found="none" if background is None else "no rows",
+            next_step="pass background=, for example Model.encode of a hundred requests of the reference days",
+        )
+    return checked(background, names)
+
+
+def background_digest(background: Float32) -> str:
+    """16 hex digits that identify a background's values, their order included.
+
+    >>> background_digest(np.zeros((2, 1), np.float32)) == background_digest(np.zeros((1, 2), np.float32))
+    False
+    """
+    digest = hashlib.sha256(str(background.shape).encode())
+    digest.update(np.ascontiguousarray(background).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def finite_margin(margin: Float64, next_step: str) -> Float64:
+    """The margin itself; ModelError where the model gave no number, which is how many models take a missing value."""
+    broken = int(np.count_nonzero(~np.isfinite(margin)))
+    if broken:
+        raise ModelError(
+            "the model's prediction is not a finite number, so there is nothing to explain",
+            expected="a finite margin for every request",
+            found=f"{broken} of {len(margin)} requests without one",
+            next_step=next_step,
+        )
+    return margin

@@ -1,0 +1,107 @@
+"""Which explainer a model gets.
+
+Belongs here: the methods, what each needs and costs, the rule behind `auto`, and the explainers kept per process.
+Does not belong here: any implementation.
+"""
+
+from dataclasses import dataclass, replace
+
+from xai_assets.errors import ModelError, nearest
+from xai_assets.explain.cache import BuildOnce
+from xai_assets.explain.linear import is_linear
+from xai_assets.explain.matrix import background_digest
+from xai_assets.explain.protocol import ExplainableModel, Explainer
+from xai_assets.records import Float32
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of a method before anything is built.
+
+    version: raised by hand when the method would give other attributions for the same model and request.
+    """
+
+    name: str
+    version: str
+    is_fast: bool
+    needs_background: bool
+    draws: bool = False
+
+
+METHODS = {
+    m.name: m
+    for m in (
+        Method("treeshap", "1", is_fast=True, needs_background=False),
+        Method("treeshap_interventional", "1", is_fast=True, needs_background=True),
+        Method("library", "1", is_fast=False, needs_background=False),
+        Method("linear", "1", is_fast=True, needs_background=True),
+        Method("integrated_gradients", "1", is_fast=False, needs_background=True),
+        Method("permutation", "1", is_fast=False, needs_background=True, draws=True),
+        Method("kernel", "1", is_fast=False, needs_background=True, draws=True),
+        Method("lime", "1", is_fast=False, needs_background=True, draws=True),
+    )
+}
+EXPLAINERS_KEPT = 8
+_KEPT: BuildOnce[Explainer] = BuildOnce(EXPLAINERS_KEPT)
+
+
+def explainer_for(
+    model: ExplainableModel, *, method: str = "auto", background: Float32 | None = None, seed: int = 0
+) -> Explainer:
+    """The explainer of a model; the same object for the same artifact, method, background and seed.
+
+    Parameters
+    ----------
+    model
+        As `models.load_model` returns it.
+    method
+        A name of `METHODS`, or "auto": see `choose_method`.
+    background
+        float32 [m, d], encoded requests that stand for "feature absent"; only for methods that need one.
+    seed
+        Of random draws; without effect on methods that draw none.
+
+    Raises
+    ------
+    ModelError
+        The method is unknown or does not fit the model, or it needs a background and got none.
+    """
+    if not hasattr(model, "native"):
+        from xai_assets.explain.bare_booster import BareBooster
+
+        model = BareBooster(getattr(model, "booster", model))
+    chosen = METHODS[choose_method(model, method)]
+    rows = background if chosen.needs_background else None
+    digest = None if rows is None else background_digest(rows)
+    key = (model.kind, model.sha256, model.feature_names, chosen.name, digest, seed if chosen.draws else None)
+    return _KEPT.get(key, lambda: _build(model, chosen, rows, seed))
+
+
+def choose_method(model: ExplainableModel, method: str = "auto") -> str:
+    """The method that explains a model, without building anything.
+
+    "auto" is the kernel for trees, the closed form for linear models, Integrated Gradients for PyTorch modules, and
+    permutation sampling for every other prediction function.
+
+    Raises
+    ------
+    ModelError
+        The method is unknown.
+    """
+    if method != "auto":
+        if method not in METHODS:
+            raise ModelError(f"there is no explainer '{method}'", next_step=nearest(method, ("auto", *METHODS)))
+        return method
+    if is_linear(model):
+        return "linear"
+    if model.kind == "xgboost":
+        return "library"
+    return "integrated_gradients" if model.kind == "torch" else "permutation"
+
+
+def _build(model: ExplainableModel, method: Method, background: Float32 | None, seed: int) -> Explainer:
+    from xai_assets.explain.library import LibraryExplainer
+
+    if method.name == "library":
+        return LibraryExplainer.build(model)
+    raise NotImplementedError
