@@ -9,9 +9,9 @@ import dagster as dg
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
-from xai_assets.decide.service_levels import CHECKED, Verdict, judge
+from xai_assets.decide.service_levels import CHECKED, Verdict
 from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.service_levels import TABLE, load_levels, measure_day
+from xai_assets.flow.service_levels import TABLE, judge_days, load_levels, measure_day
 from xai_assets.lake.store import Lake
 from xai_assets.records import OVERALL, ServiceLevel
 
@@ -36,7 +36,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         levels = load_levels(lake, settings.name, [date.fromisoformat(key) for key in context.partition_keys])
-        for verdict in judge(levels, targets, min_segment_rows=settings.drift.min_effective_rows):
+        for verdict in judge_days(settings, levels):
             yield _check(verdict, key)
 
     return explanation_quality

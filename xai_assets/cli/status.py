@@ -39,7 +39,16 @@ def execute(arguments: argparse.Namespace, output: Output) -> int:
     chosen = _chosen(lake, arguments.monitor)
     facts = [monitor_facts(lake, name, config) for name, config in chosen]
     output.table(
-        ["monitor", "days", "last day", "reference", "open alerts", "recommendations", "quarantined rows"],
+        [
+            "monitor",
+            "days",
+            "last day",
+            "reference",
+            "open alerts",
+            "recommendations",
+            "explanations",
+            "quarantined rows",
+        ],
         [_row(f) for f in facts],
     )
     if not facts:
@@ -75,8 +84,20 @@ def monitor_facts(lake: "Lake", name: str, config: MonitorConfig | None) -> dict
         "recommendations": [
             {"action": r["action"], "target": r["target"], "state": r["state"]} for r in recommendation_rows(lake, name)
         ],
+        "explanations": _explanations(lake, name, config),
         "quarantined_rows": quarantined_rows(lake, name),
     }
+
+
+def _explanations(lake: "Lake", name: str, config: MonitorConfig | None) -> dict[str, Any] | None:
+    """Service levels of the last measured day that miss their targets; None where no day was measured."""
+    from xai_assets.flow.service_levels import TABLE, judge_days, load_levels
+
+    days = lake.days(TABLE, name)
+    if config is None or not days:
+        return None
+    verdicts = judge_days(config, load_levels(lake, name, days[-1:]))
+    return {"day": days[-1], "missed": {v.measure: list(v.sentences) for v in verdicts if not v.passed}}
 
 
 def _waiting(config: MonitorConfig | None, statuses: dict[date, str]) -> int | None:
@@ -101,6 +122,7 @@ def _reference(lake: "Lake", name: str, config: MonitorConfig | None, statuses: 
 def _row(facts: dict[str, Any]) -> list[Any]:
     days = ", ".join(f"{n} {s}" for s, n in facts["days"].items() if n)
     alerts = ", ".join(f"{n} {s}" for s, n in facts["open_alerts"].items() if n)
+    explained = facts["explanations"]
     actions = Counter(r["action"] for r in facts["recommendations"] if r["state"] == "open")
     return [
         facts["monitor"],
@@ -109,5 +131,6 @@ def _row(facts: dict[str, Any]) -> list[Any]:
         facts["reference"],
         alerts or "none",
         ", ".join(f"{a} ×{n}" if n > 1 else a for a, n in actions.items()) or "none",
+        "not measured" if explained is None else ", ".join(f"{m} missed" for m in explained["missed"]) or "on target",
         facts["quarantined_rows"],
     ]

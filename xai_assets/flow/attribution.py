@@ -66,6 +66,7 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
             "model_sha256": model.sha256,
             "explainer": f"{explainer.id} {explainer.version}",
             "additivity_error": repr(worst),
+            "explain_seconds": repr(explaining),
         }
     means = absolute / max(rows, 1)
     return AttributionReport(

@@ -19,11 +19,13 @@ from xai_assets.flow.decisions import Recommender
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import all_days, window_days
 from xai_assets.flow.reference import load_profile
+from xai_assets.flow.service_levels import judge_days, load_levels
 from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
 from xai_assets.lake.ingest_report import stored_report
 from xai_assets.plots.palette import to_png
 from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, SEVERITIES, Float64
 from xai_assets.stats.divergence import DivergenceSummary, summarize
+from xai_assets.stats.explanation_quality import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +88,7 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     facts = _read(monitor, day)
     headlines = _headlines(facts)
     parts = [_text(headlines), _alerts(facts), _divergence(facts), *_heatmaps(facts), *_histograms(facts)]
-    parts += [_largest(facts), _intake(facts), _models(facts)]
+    parts += [_largest(facts), *_service_levels(facts), _intake(facts), _models(facts)]
     if with_evidently:
         from xai_assets.flow.evidently_view import raw_inputs_section
 
@@ -339,6 +341,34 @@ def _intake(facts: _Facts) -> str:
             reports.append({c: getattr(report, c) for c in INTAKE_COLUMNS} | {"date": str(day)})
     frame = pl.DataFrame(reports, schema_overrides={"date": pl.String}) if reports else pl.DataFrame()
     return _section("Source rows of the last two weeks", _table(frame, "No day is stored."))
+
+
+def _service_levels(facts: _Facts) -> list[str]:
+    """How well the days were explained, beside the targets; nothing where no day was measured yet."""
+    from xai_assets.plots.service_levels import Panel, service_level_lines
+
+    config = facts.monitor.config
+    shown = all_days(max(config.first_date, facts.day - timedelta(days=HEATMAP_DAYS - 1)), facts.day)
+    stored = load_levels(facts.monitor.lake, facts.monitor.name, shown)
+    if not stored:
+        return []
+    levels = {(d, x.role, x.measure): x.value for d, day in stored.items() for x in day if x.segment == OVERALL}
+    verdicts = judge_days(config, {facts.day: stored.get(facts.day, ())})
+    targets = {v.measure: v.target for v in verdicts} | {"additivity_error": config.explanation.additivity_tolerance}
+    panels = [
+        Panel(
+            measure.replace("_", " "),
+            MEASURES[measure][0],
+            {r: np.array([levels.get((d, r, measure), np.nan) for d in shown]) for r in MODEL_ROLES},
+            targets.get(measure),
+        )
+        for measure in MEASURES
+        if measure not in ("bytes", "lipschitz_median", "lipschitz_max")
+    ]
+    missed = [sentence for v in verdicts for sentence in v.sentences]
+    finding = f"{len(missed)} levels missed" if missed else "every level that could be measured meets its target"
+    figure = service_level_lines(shown, panels, title=f"Explanations on {facts.day}: {finding}")
+    return [_section("How well requests are explained", _image(figure, "service levels"), *map(_note, missed))]
 
 
 def _models(facts: _Facts) -> str:

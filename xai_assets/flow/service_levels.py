@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from xai_assets.config import MonitorConfig
+from xai_assets.decide.service_levels import Verdict, judge
 from xai_assets.explain.protocol import Explainer
 from xai_assets.explain.selection import explainer_for
 from xai_assets.flow.monitor import Monitor
@@ -75,6 +77,11 @@ def load_levels(lake: Lake, monitor: str, days: Sequence[date]) -> dict[date, tu
         on = row.pop("date")
         found[on].append(ServiceLevel(**row | {"value": math.nan if row["value"] is None else row["value"]}))
     return {d: tuple(levels) for d, levels in found.items()}
+
+
+def judge_days(config: MonitorConfig, levels: Mapping[date, Sequence[ServiceLevel]]) -> tuple[Verdict, ...]:
+    """Days' levels against the configured targets, a verdict per measure that has one."""
+    return judge(levels, config.explanation.targets, min_segment_rows=config.drift.min_effective_rows)
 
 
 def _level(role: str, measure: str, value: float, rows: int, segment: str = OVERALL) -> ServiceLevel:

@@ -36,6 +36,16 @@ def new_figure(title: str, width_inches: float = 8.0, height_inches: float = 4.0
     return figure, axes
 
 
+def new_panels(title: str, count: int, columns: int, width_inches: float = 9.0) -> tuple["Figure", list["Axes"]]:
+    """An empty figure with `count` small pairs of axes, row by row, and the finding as its title."""
+    figure, whole = new_figure(title, width_inches, 0.8 + 1.8 * -(-count // columns))
+    whole.remove()
+    panels = [figure.add_subplot(-(-count // columns), columns, i + 1) for i in range(count)]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
 def to_png(figure: "Figure", dots_per_inch: int = 110) -> bytes:
     """The figure as a PNG file. The same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
