@@ -20,6 +20,15 @@ VERSION = "1"
 LIBRARIES = ("xgboost", "lightgbm", "catboost")
 
 
+def library_refusal(model: ExplainableModel) -> ModelError | None:
+    """Why the model's library gives no attributions of it, found by asking for one request; None where it does."""
+    try:
+        LibraryExplainer.build(model).explain(np.zeros((1, len(model.feature_names)), np.float32))
+    except ModelError as error:
+        return error
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class LibraryExplainer:
     """`pred_contribs` of XGBoost, `pred_contrib` of LightGBM, `ShapValues` of CatBoost.

@@ -21,16 +21,14 @@ from xai_assets.explain.protocol import ExplainableModel
 from xai_assets.records import Attributions, Float32, Float64
 
 VERSION = "1"
-_ESTIMATORS = frozenset(
-    """
+_ESTIMATORS = """
     ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV LassoLars LassoLarsCV
     LassoLarsIC LinearRegression OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PassiveAggressiveRegressor
     QuantileRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor LinearSVR
     LinearSVC LogisticRegression LogisticRegressionCV PassiveAggressiveClassifier Perceptron RidgeClassifier
     RidgeClassifierCV SGDClassifier LinearDiscriminantAnalysis
-    """.split()
-)
-"""scikit-learn's estimators whose decision function or prediction is b + w·x; those with a link are not among them."""
+"""
+"""Names of scikit-learn's estimators whose decision function or prediction is b + w·x; not those with a link."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,7 @@ def is_linear(model: ExplainableModel) -> bool:
     if model.kind != "sklearn":
         return False
     *steps, last = _steps(model.native)
-    return type(last).__name__ in _ESTIMATORS and _is_sklearn(last) and all(_is_affine(s) for s in steps)
+    return type(last).__name__ in _ESTIMATORS.split() and _is_sklearn(last) and all(_is_affine(s) for s in steps)
 
 
 def linear_form(model: ExplainableModel) -> LinearForm:

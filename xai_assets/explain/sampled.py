@@ -76,7 +76,7 @@ class SampledExplainer:
         with _ONE_AT_A_TIME, _own_random_state():
             explain_row = self._permutation() if self.id == "permutation" else self._kernel()
             for i, row in enumerate(X):
-                np.random.seed(zlib.crc32(row.tobytes(), self.seed & 0xFFFFFFFF))  # noqa: NPY002 - what shap reads
+                np.random.seed(zlib.crc32(row.tobytes(), self.seed & 0xFFFFFFFF))
                 values[i] = explain_row(row[None])
         return Attributions(values, np.full(len(X), self.base), margin)
 
@@ -109,11 +109,11 @@ class SampledExplainer:
 @contextlib.contextmanager
 def _own_random_state() -> Iterator[None]:
     """Numpy's global generator as it was before, whatever is drawn in between."""
-    state = np.random.get_state()  # noqa: NPY002
+    state = np.random.get_state()
     try:
         yield
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
 
 
 def _shap() -> Any:

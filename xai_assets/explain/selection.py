@@ -4,11 +4,11 @@ Belongs here: the methods, what each needs and costs, the rule behind `auto`, an
 Does not belong here: any implementation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from xai_assets.errors import ModelError, nearest
+from xai_assets.explain import gradients, library, linear, local_surrogate, sampled, tree
 from xai_assets.explain.cache import BuildOnce
-from xai_assets.explain.linear import is_linear
 from xai_assets.explain.matrix import background_digest
 from xai_assets.explain.protocol import ExplainableModel, Explainer
 from xai_assets.records import Float32
@@ -31,14 +31,14 @@ class Method:
 METHODS = {
     m.name: m
     for m in (
-        Method("treeshap", "1", is_fast=True, needs_background=False),
-        Method("treeshap_interventional", "1", is_fast=True, needs_background=True),
-        Method("library", "1", is_fast=False, needs_background=False),
-        Method("linear", "1", is_fast=True, needs_background=True),
-        Method("integrated_gradients", "1", is_fast=False, needs_background=True),
-        Method("permutation", "1", is_fast=False, needs_background=True, draws=True),
-        Method("kernel", "1", is_fast=False, needs_background=True, draws=True),
-        Method("lime", "1", is_fast=False, needs_background=True, draws=True),
+        Method("treeshap", tree.VERSION, is_fast=True, needs_background=False),
+        Method("treeshap_interventional", tree.VERSION, is_fast=True, needs_background=True),
+        Method("library", library.VERSION, is_fast=False, needs_background=False),
+        Method("linear", linear.VERSION, is_fast=True, needs_background=True),
+        Method("integrated_gradients", gradients.VERSION, is_fast=False, needs_background=True),
+        Method("permutation", sampled.VERSION, is_fast=False, needs_background=True, draws=True),
+        Method("kernel", sampled.VERSION, is_fast=False, needs_background=True, draws=True),
+        Method("lime", local_surrogate.VERSION, is_fast=False, needs_background=True, draws=True),
     )
 }
 EXPLAINERS_KEPT = 8
@@ -92,16 +92,37 @@ def choose_method(model: ExplainableModel, method: str = "auto") -> str:
         if method not in METHODS:
             raise ModelError(f"there is no explainer '{method}'", next_step=nearest(method, ("auto", *METHODS)))
         return method
-    if is_linear(model):
+    if linear.is_linear(model):
         return "linear"
-    if model.kind == "xgboost":
+    if model.kind in tree.TREE_KINDS and _refusal(model) is None:
+        return "treeshap"
+    if model.kind in library.LIBRARIES and library.library_refusal(model) is None:
         return "library"
     return "integrated_gradients" if model.kind == "torch" else "permutation"
 
 
-def _build(model: ExplainableModel, method: Method, background: Float32 | None, seed: int) -> Explainer:
-    from xai_assets.explain.library import LibraryExplainer
+def _refusal(model: ExplainableModel) -> ModelError | None:
+    """Why the kernel cannot explain the model; None where it can."""
+    try:
+        tree.tree_ensemble(model)
+    except ModelError as error:
+        return error
+    return None
 
-    if method.name == "library":
-        return LibraryExplainer.build(model)
-    raise NotImplementedError
+
+def _build(model: ExplainableModel, method: Method, background: Float32 | None, seed: int) -> Explainer:
+    match method.name:
+        case "treeshap":
+            return tree.TreeExplainer.build(model)
+        case "treeshap_interventional":
+            return tree.TreeExplainer.build_interventional(model, background)
+        case "library":
+            refusal = _refusal(model)
+            return library.LibraryExplainer.build(model, "" if refusal is None else str(refusal))
+        case "linear":
+            return linear.LinearExplainer.build(model, background)
+        case "integrated_gradients":
+            return gradients.IntegratedGradientsExplainer.build(model, background)
+        case "lime":
+            return local_surrogate.LimeExplainer.build(model, background, seed)
+    return sampled.SampledExplainer.build(model, background, seed, method.name)
