@@ -90,7 +90,8 @@ def shares_of_budget(budget: int, divergent_share: float, divergent: int, rest: 
     """How many of the divergent rows and of the rest are taken.
 
     Divergent rows up to `divergent_share` of the budget, of the rest what remains; what one stratum does not need the
-    other gets. Together min(budget, divergent + rest).
+    other gets. Together min(budget, divergent + rest). From a budget of two on neither stratum is left out: weights of
+    the drawn rows could not stand for it.
 
     >>> shares_of_budget(100, 0.5, divergent=400, rest=600)
     (50, 50)
@@ -98,7 +99,9 @@ def shares_of_budget(budget: int, divergent_share: float, divergent: int, rest: 
     (10, 90)
     >>> shares_of_budget(100, 0.5, divergent=400, rest=20)
     (80, 20)
+    >>> shares_of_budget(50, 0.01, divergent=400, rest=600)
+    (1, 49)
     """
-    first = min(divergent, int(divergent_share * budget))
+    first = min(divergent, max(int(divergent_share * budget), min(1, budget - 1)))
     others = min(rest, budget - first)
     return min(divergent, budget - others), others

@@ -1,6 +1,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -168,12 +169,16 @@ def test_keys_are_the_first_64_bits_of_md5() -> None:
     assert stable_keys(pl.Series(ids), seed=3).to_list() == expected
 
 
-@given(order=st.permutations(range(200)), cut=st.integers(1, 150))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_sample_does_not_depend_on_the_order_of_rows(
-    monitor: Monitor, tmp_path_factory: pytest.TempPathFactory, order: list[int], cut: int
+@given(order=st.permutations(range(200)), cut=st.integers(2, 150), batch_rows=st.sampled_from([23, 64, 1000]))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_sample_depends_neither_on_the_order_of_rows_nor_on_batches(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], cut: int, batch_rows: int
 ) -> None:
-    lake = Lake(str(tmp_path_factory.mktemp("order")))
+    class Batched(Lake):
+        def batches(self, table: str, monitor: str, day: Any = None, columns: Any = None, batch_rows: int = batch_rows):
+            return super().batches(table, monitor, day, columns, batch_rows)
+
+    lake = Batched(str(tmp_path_factory.mktemp("order")))
     config = MonitorConfig.from_mapping(
         "shop",
         {
@@ -186,11 +191,49 @@ def test_the_sample_does_not_depend_on_the_order_of_rows(
         tmp_path_factory.getbasetemp(),
     )
     chosen = []
-    for positions in (list(range(200)), order):
+    for reader, positions in ((Lake(lake.root), list(range(200))), (lake, order)):
         put_log(lake, config, **{k: [v[i] for i in positions] for k, v in outputs(200).items()})
-        choose(lake, config)
-        chosen.append(set(lake.read("divergence_set", "shop", DAY)["request_id"]))
-    assert chosen[0] == chosen[1]
+        report = choose(reader, config)
+        stored = lake.read("divergence_set", "shop", DAY)
+        assert (1 / stored["inclusion_probability"]).sum() == pytest.approx(200)
+        chosen.append((report, dict(stored.select("request_id", "inclusion_probability").iter_rows())))
+    assert chosen[0][1] == chosen[1][1]
+    assert chosen[0][0] == replace(chosen[1][0], mean_abs_delta=chosen[0][0].mean_abs_delta)
+
+
+@pytest.mark.parametrize("rows", [None, 300])
+def test_one_pass_over_the_log_is_enough(monitor: Monitor, lake: Lake, rows: int | None) -> None:
+    reads = []
+
+    class Counting(Lake):
+        def batches(self, table: str, *args: Any, **kwargs: Any) -> Any:
+            reads.append(table)
+            return super().batches(table, *args, **kwargs)
+
+    config = monitor(**(budget(rows) if rows else {}))
+    put_log(lake, config, **outputs(1000))
+    choose(Counting(lake.root), config)
+    assert reads == ["replay_log"]
+
+
+def test_without_a_budget_every_request_is_chosen_in_order(monitor: Monitor, lake: Lake) -> None:
+    config = monitor()
+    log = put_log(lake, config, **outputs(1000))
+    report = choose(lake, config)
+    stored = lake.read("divergence_set", "shop", DAY)
+    assert stored["request_id"].to_list() == log["request_id"].to_list()
+    assert stored["inclusion_probability"].unique().to_list() == [1.0]
+    assert report == replace(choose(lake, monitor(**budget(1000))), mean_abs_delta=report.mean_abs_delta)
+    assert lake.read("divergence_set", "shop", DAY).equals(stored), "a budget that all fit into is no budget"
+
+
+def test_a_log_without_divergent_requests_spends_the_budget_on_the_rest(monitor: Monitor, lake: Lake) -> None:
+    config = monitor(**budget(50))
+    put_log(lake, config, **outputs(200, share=0.0))
+    assert choose(lake, config).explained_rows == 50
+    put_log(lake, config, **outputs(200, share=1.0))
+    assert choose(lake, config).explained_rows == 50
+    assert lake.read("divergence_set", "shop", DAY)["inclusion_probability"].unique().to_list() == [0.25]
 
 
 def test_another_seed_draws_other_rows_and_the_same_seed_the_same(monitor: Monitor, lake: Lake) -> None:
