@@ -72,8 +72,8 @@ def assemble(
         No trees or too many, or arrays that are no trees over `n_features` features: naming `location`.
     """
     base = np.atleast_1d(np.asarray(base_score, dtype=np.float64))
+    check_tree_count(len(trees), location)
     scalar = [part for tree in trees for part in _per_output(tree)]
-    check_tree_count(len(scalar), location)
     try:
         _check_lengths(scalar)
         starts = np.cumsum([0, *(len(tree.left) for tree in scalar)])
