@@ -160,7 +160,7 @@ class TreeEnsemble:
         """The same function of float64 inputs: thresholds moved to where rounding to float32 would tip over."""
         if self.input_precision == "float64":
             return self
-        above = _float32_ceiling(self.threshold)
+        above = float32_ceiling(self.threshold)
         below = np.nextafter(above, np.float32(-np.inf))
         middle = (above.astype(np.float64) + below.astype(np.float64)) / 2  # exact: one bit more than float32
         to_below = middle.astype(np.float32) == below  # ties round to the even neighbour
@@ -189,7 +189,7 @@ class TreeEnsemble:
         return replace(self, n_features=len(names), feature=feature, feature_names=tuple(names))
 
 
-def _float32_ceiling(values: Float64) -> npt.NDArray[np.float32]:
+def float32_ceiling(values: Float64) -> npt.NDArray[np.float32]:
     """The smallest float32 that is not below each value: x < value and x < ceiling agree for every float32 x."""
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
