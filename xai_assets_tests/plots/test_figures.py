@@ -12,6 +12,7 @@ from xai_assets.plots.divergence import divergence_rate, divergence_reasons
 from xai_assets.plots.heatmap import drift_heatmap
 from xai_assets.plots.histogram import attribution_histogram
 from xai_assets.plots.palette import to_png
+from xai_assets.plots.service_levels import Panel, service_level_lines
 from xai_assets.records import Edges
 
 DAYS = [date(2025, 1, 1) + timedelta(days=i) for i in range(4)]
@@ -81,9 +82,34 @@ def test_rate_leaves_a_gap_where_there_was_no_request():
     np.testing.assert_allclose(line.get_ydata(), [10, 20, np.nan, 40])
 
 
+def test_service_levels_show_each_role_and_the_target_where_it_is_in_sight():
+    lines = {"production": np.array([1.0, 1, np.nan, 1]), "experimental": np.array([1.0, 1, 0.6, 1])}
+    fast = {"production": np.full(4, 0.3), "experimental": np.full(4, 0.4)}
+    none = {"production": np.zeros(4), "experimental": np.full(4, np.nan)}
+    panels = [
+        Panel("coverage", "share", lines, 0.95),
+        Panel("median", "ms", fast, 50.0),
+        Panel("error rate", "share", none, 0.01),
+        Panel("deletion", "ratio", fast),
+    ]
+    figure = service_level_lines(DAYS, panels, title="coverage missed on 2025-01-03")
+    coverage, median, errors, deletion = figure.axes
+    np.testing.assert_array_equal([line.get_ydata() for line in coverage.lines[:2]], list(lines.values()))
+    assert coverage.lines[2].get_ydata()[0] == 0.95
+    assert len(median.lines) == 2, "a target far off would flatten the lines: it is in the title"
+    assert "target 50" in median.get_title(loc="left")
+    assert errors.get_ylim()[1] > 0.01 == errors.lines[2].get_ydata()[0]
+    assert len(deletion.lines) == 2
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["production", "experimental", "target"]
+    assert figure.get_suptitle() == "coverage missed on 2025-01-03"
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda: service_level_lines(DAYS, [], title=""),
+        lambda: service_level_lines(DAYS, [Panel("a", "b", {"production": np.ones(3)})], title=""),
         lambda: drift_heatmap(np.zeros((2, 3)), np.zeros((2, 4), bool), ["a", "b"], DAYS, title=""),
         lambda: drift_heatmap(np.zeros((0, 4)), np.zeros((0, 4), bool), [], DAYS, title=""),
         lambda: attribution_histogram(Edges("a", np.arange(3.0)), np.ones(4), np.ones(5), title=""),
