@@ -184,7 +184,7 @@ def _initial(model: Any) -> Float64:
     tiny = np.finfo(np.float64).eps
     share = np.clip(np.asarray(model.init_.predict_proba(row), np.float64)[0], tiny, 1 - tiny)
     if outputs > 1:
-        return np.log(share) - np.log(share).mean()
+        return np.asarray(np.log(share) - np.log(share).mean(), np.float64)
     log_odds = np.log(share[1] / (1 - share[1]))
     return np.array([log_odds / 2 if model.loss == "exponential" else log_odds])
 
@@ -248,7 +248,8 @@ def _histogram_tree(predictor: Any, output: int, columns: Int64, categories: dic
     left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
     left, right, threshold, nan_left = _canonical(left, right, nodes["num_threshold"].astype(np.float64), missing_left)
     own = nodes["feature_idx"].astype(np.int64)
-    positions, sets = np.full(len(nodes), -1), []
+    positions = np.full(len(nodes), -1)
+    sets: list[tuple[UInt32, bool]] = []
     categorical = np.flatnonzero(nodes["is_categorical"].astype(np.bool_) & ~leaf)
     for node in categorical:
         positions[node] = len(sets)
