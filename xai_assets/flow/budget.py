@@ -4,12 +4,12 @@ Belongs here: the budget that follows from the configuration and the explainers.
 are drawn within it (see `lake.sampling`).
 """
 
+from xai_assets.explain.selection import METHODS, choose_method
 from xai_assets.flow.monitor import Monitor
 from xai_assets.records import MODEL_ROLES
 
 SLOW_BUDGET_ROWS = 2_000
 """Requests explained per day where an explainer asks the model hundreds of times for each."""
-_FAST_KINDS = frozenset(("xgboost", "lightgbm", "catboost"))
 
 
 def explanation_budget(monitor: Monitor) -> int | None:
@@ -21,5 +21,6 @@ def explanation_budget(monitor: Monitor) -> int | None:
     configured = monitor.config.explanation.budget_rows_per_day
     if configured is not None:
         return configured
-    is_fast = all(monitor.model_config(role).kind in _FAST_KINDS for role in MODEL_ROLES)
+    method = monitor.config.explanation.method
+    is_fast = all(METHODS[choose_method(monitor.model(role), method)].is_fast for role in MODEL_ROLES)
     return None if is_fast else SLOW_BUDGET_ROWS

@@ -22,7 +22,7 @@ import polars as pl
 from xai_assets.config import MonitorConfig
 from xai_assets.decide.service_levels import Verdict, judge
 from xai_assets.explain.protocol import Explainer
-from xai_assets.explain.selection import explainer_for
+from xai_assets.flow.background import monitor_explainer
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.segments import MISSING, OTHER, top_segments
 from xai_assets.lake.store import Lake
@@ -219,7 +219,7 @@ def _rng(monitor: Monitor, day: date) -> np.random.Generator:
 
 def _sample_levels(monitor: Monitor, role: str, day: date, background: pl.DataFrame) -> Iterator[ServiceLevel]:
     model = monitor.model(role)
-    explainer = explainer_for(model)
+    explainer = monitor_explainer(monitor, role)
     matrix = model.encode(background)
     numeric = np.array([f.kind == "numeric" for f in model.features])
     wanted = monitor.config.explanation.quality_sample_rows
