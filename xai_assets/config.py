@@ -30,6 +30,15 @@ _OWN_NAMES = """
 RESERVED_FEATURES = frozenset(_OWN_NAMES.split())
 
 
+def is_uri(path: str) -> bool:
+    """Whether a path stands by itself, wherever the project is: ``scheme://…`` or an MLflow URI.
+
+    >>> is_uri("s3://bucket/model.ubj"), is_uri("models:/credit/3"), is_uri("models/credit.ubj")
+    (True, True, False)
+    """
+    return "://" in path or path.startswith(("models:/", "runs:/"))
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """Where the replayed requests of a day are.
@@ -79,11 +88,16 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One artifact. `sha256` pins it: another file at the same path is refused."""
+    """One artifact. `sha256` pins it: another file at the same path is refused.
+
+    `path` may also be an MLflow URI (`models:/name/3`, `runs:/id/path`) or folder. `kind` "auto" tells by content.
+    `trust_pickle` lets a pickle or joblib file be loaded, which runs the code in it; only with its `sha256`.
+    """
 
     path: str
-    kind: Literal["xgboost"] = "xgboost"
+    kind: Literal["auto", "xgboost", "lightgbm", "catboost", "sklearn", "onnx", "torch", "mlflow", "pickle"] = "auto"
     sha256: str | None = None
+    trust_pickle: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,7 +281,7 @@ class MonitorConfig:
 
     def resolve(self, path: str) -> str:
         """A path of this file made absolute; a URI is left alone."""
-        if "://" in path or Path(path).is_absolute():
+        if is_uri(path) or Path(path).is_absolute():
             return path
         return str(self.base_dir / path)
 
@@ -393,7 +407,13 @@ def _describe(hint: Any) -> str:
         return "a list"
     if dataclasses.is_dataclass(hint):
         return "a mapping with " + ", ".join(f.name for f in dataclasses.fields(hint))
-    names = {str: "text", int: "a whole number", float: "a number", date: "a date such as 2025-01-31"}
+    names = {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        date: "a date such as 2025-01-31",
+    }
     return names.get(hint, str(hint))
 
 
@@ -440,6 +460,7 @@ def _check(c: MonitorConfig) -> None:
     if c.end_date and c.end_date < c.reference.end_date:
         raise _wrong(f"{n}.end_date", f"a date from {c.reference.end_date} on", str(c.end_date))
     _formats(c)
+    _models(c)
     _ranges(c)
 
 
@@ -457,6 +478,20 @@ def _formats(c: MonitorConfig) -> None:
         ZoneInfo(c.source.timezone)
     except (KeyError, ValueError, OSError):
         raise _wrong(f"{c.name}.source.timezone", "an IANA zone such as Europe/Lisbon", c.source.timezone) from None
+
+
+def _models(c: MonitorConfig) -> None:
+    for role in ("production", "experimental"):
+        model: ModelConfig = getattr(c.models, role)
+        path = f"{c.name}.models.{role}"
+        if model.trust_pickle and model.sha256 is None:
+            expected = "the SHA-256 of the pickle beside trust_pickle: loading it runs its code"
+            raise ConfigError(f"{path}.sha256 is missing", expected=expected, next_step=f"sha256sum {model.path}")
+        if model.trust_pickle and not re.fullmatch(r"[0-9a-fA-F]{64}", str(model.sha256)):
+            raise _wrong(f"{path}.sha256", "64 hexadecimal digits", model.sha256)
+        if model.kind == "pickle" and not model.trust_pickle:
+            expected = "a kind such as xgboost, or trust_pickle: true and sha256: loading a pickle runs its code"
+            raise _wrong(f"{path}.kind", expected, model.kind)
 
 
 def _ranges(c: MonitorConfig) -> None:

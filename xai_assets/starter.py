@@ -20,7 +20,7 @@ attributes:
     # boolean: [returning]
   context: []                        # columns whose values are segments, e.g. [region, channel]
   models:
-    production: models/{name}/production.ubj
+    production: models/{name}/production.ubj       # XGBoost, LightGBM, CatBoost, skops, ONNX, PyTorch, MLflow
     experimental: models/{name}/experimental.ubj
   reference:                         # days that define normal
     start_date: 2025-01-01

@@ -46,6 +46,9 @@ def test_the_healthy_baseline_loads_with_defaults() -> None:
     assert config.models.production.path == "p.ubj"
     assert config.resolve("a/b") == "/base/a/b"
     assert config.resolve("s3://bucket/x") == "s3://bucket/x"
+    assert config.resolve("models:/credit/3") == "models:/credit/3"
+    assert config.models.production.kind == "auto"
+    assert not config.models.production.trust_pickle
 
 
 WRONG = [
@@ -65,7 +68,19 @@ WRONG = [
     ("features.categorical", {"purpose": "car"}, ["lending.features.categorical.purpose", "levels"]),
     ("columns.features", {"incom": "inc"}, ["lending.columns.features.incom", "did you mean 'income'?"]),
     ("models", {"production": "p.ubj"}, ["lending.models.experimental is missing"]),
-    ("models.production", {"path": "p", "kind": "pickle"}, ["lending.models.production.kind", "xgboost"]),
+    ("models.production", {"path": "p", "kind": "lightgmb"}, ["lending.models.production.kind", "'lightgbm'?"]),
+    (
+        "models.production",
+        {"path": "p", "kind": "pickle"},
+        ["lending.models.production.kind", "trust_pickle", "xgboost"],
+    ),
+    ("models.production", {"path": "p", "trust_pickle": True}, ["lending.models.production.sha256 is missing", "code"]),
+    (
+        "models.experimental",
+        {"path": "p", "trust_pickle": True, "sha256": "ab"},
+        ["lending.models.experimental.sha256", "64 hexadecimal digits"],
+    ),
+    ("models.production", {"path": "p", "trust_pickle": "yes"}, ["models.production.trust_pickle", "true or false"]),
     ("reference.end_date", "2024-12-31", ["lending.reference.end_date", "from 2025-01-01 on"]),
     ("reference.start_date", "01/02/2025", ["lending.reference.start_date", "2025-01-31"]),
     ("start_date", "2025-02-01", ["lending.start_date", "up to 2025-01-01"]),
@@ -139,3 +154,11 @@ def test_by_default_every_request_is_explained_as_well_as_the_targets_say() -> N
     assert (targets.coverage, targets.median_ms, targets.p95_ms) == (0.95, 50.0, 200.0)
     assert (targets.stability, targets.error_rate) == (0.8, 0.01)
     assert build(broken("explanation.budget_rows_per_day", None)).explanation.budget_rows_per_day is None
+
+
+@pytest.mark.parametrize(
+    "written", [{"kind": "lightgbm"}, {"kind": "pickle", "trust_pickle": True, "sha256": "a" * 64}, {"kind": "mlflow"}]
+)
+def test_kinds_of_models(written: dict[str, Any]) -> None:
+    model = build(broken("models.production", {"path": "p", **written})).models.production
+    assert {key: getattr(model, key) for key in written} == written

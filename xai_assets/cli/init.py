@@ -14,19 +14,20 @@ from xai_assets.cli.logfiles import LogFiles, find_logs
 from xai_assets.cli.monitors import FILE, defs_folder
 from xai_assets.cli.output import Output
 from xai_assets.cli.proposal import ModelFeature, Proposal, Seen, propose, set_reference
-from xai_assets.config import FORMATS, NAME_PATTERN, MonitorConfig
+from xai_assets.config import FORMATS, NAME_PATTERN, MonitorConfig, is_uri
 from xai_assets.errors import ConfigError, ModelError, SourceError
 from xai_assets.lake.location import project_root
 from xai_assets.records import MODEL_ROLES
 
-MODEL_KINDS = {"c": "categorical", "i": "boolean"}
 GENERIC_FOLDERS = ("logs", "log", "data", "input", "parquet", "csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Files, models and where the result goes."""
     parser.add_argument("--logs", nargs="+", required=True, metavar="FILE", help="a log file, several, or a glob")
-    parser.add_argument("--production", required=True, metavar="MODEL", help="model in service (XGBoost .json or .ubj)")
+    parser.add_argument(
+        "--production", required=True, metavar="MODEL", help="model in service: a file, or an MLflow URI"
+    )
     parser.add_argument("--experimental", required=True, metavar="MODEL", help="its shadow")
     parser.add_argument("--name", help="name of the monitor (default: from the files' folder)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for NAME/defs.yaml (default: xai_assets/defs)")
@@ -91,28 +92,10 @@ def _features(production: str, experimental: str) -> tuple[ModelFeature, ...]:
 
 
 def _features_of(path: str) -> list[ModelFeature]:
-    from xai_assets.lake.source import local_copy
-    from xai_assets.model_document import parse
-    from xai_assets.models.artifact import load_model
+    """Raises ModelError where the model is missing, damaged, a pickle, or has no feature names."""
+    from xai_assets.models.artifact import inspect_features
 
-    learner: dict[str, Any] = {}
-    if "://" in path or Path(path).is_file():
-        with local_copy(path) as local:
-            try:
-                learner = parse(local.read_bytes()).get("learner", {})
-            except (ValueError, RecursionError):
-                learner = {}
-    names, types = learner.get("feature_names") or [], learner.get("feature_types") or []
-    if not learner:
-        load_model(path)  # says what is wrong with it: missing, a pickle, damaged
-    if not len(names):
-        raise ModelError(
-            f"model {path} has no feature names, so its columns cannot be told",
-            expected="a model saved with feature names",
-            next_step="train with named columns, or write defs.yaml by hand (dg scaffold defs xai_assets.DriftMonitor)",
-        )
-    kinds = [MODEL_KINDS.get(str(t), "") for t in types] or [""] * len(names)
-    return [ModelFeature(str(n), k) for n, k in zip(names, kinds, strict=True)]
+    return [ModelFeature(name, kind) for name, kind in inspect_features(path)]
 
 
 def _renames(given: list[str]) -> dict[str, str]:
@@ -170,7 +153,7 @@ def _yaml(proposal: Proposal) -> str:
 
 def _shown(path: str) -> str:
     """Relative to the project where the file is in it, else absolute: paths in defs.yaml start at the project."""
-    if "://" in path:
+    if is_uri(path):
         return path
     absolute, root = Path(path).absolute(), project_root()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else absolute.as_posix()

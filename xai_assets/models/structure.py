@@ -1,7 +1,7 @@
 """What the document of an XGBoost model must look like for its library to be trusted with it.
 
-Belongs here: checks of sizes, indices and the shape of trees, so that a damaged file cannot crash the process or
-make a prediction walk in circles. Does not belong here: parsing (see `xai_assets.model_document`), the monitor's
+Belongs here: checks of sizes, indices, weights and the shape of trees, so that a damaged file cannot crash the process
+or make a prediction walk in circles. Does not belong here: parsing (see `xai_assets.model_document`), the monitor's
 features.
 """
 
@@ -51,6 +51,17 @@ def check_structure(learner: Mapping[str, Any]) -> None:
             _check_tree(tree, features)
         except ValueError as error:
             raise ValueError(f"tree {number}: {error}") from None
+
+
+def check_linear(learner: Mapping[str, Any]) -> None:
+    """Check a linear booster's ``learner`` section: one finite weight per feature and the bias. Raises as above."""
+    features = int(learner["learner_model_param"]["num_feature"])
+    for key in ("feature_names", "feature_types"):
+        if len(learner.get(key) or ()) not in (0, features):
+            raise ValueError(f"{len(learner[key])} {key} for {features} features")
+    weights = np.asarray(learner["gradient_booster"]["model"]["weights"], dtype=np.float64)
+    if weights.shape != (features + 1,) or not np.isfinite(weights).all():
+        raise ValueError(f"{weights.size} weights for {features} features and a bias")
 
 
 def _check_rounds(borders: Sequence[int] | None, trees: int) -> None:

@@ -18,7 +18,7 @@ import xgboost
 
 from xai_assets.errors import ModelError
 from xai_assets.explain import additivity_error, explainer_for
-from xai_assets.models.artifact import feature_levels, load_model
+from xai_assets.models.artifact import feature_levels, inspect_features, load_model
 from xai_assets.records import FeatureSpec
 
 from .conftest import FEATURES, LEVELS, coded_matrix, pandas_matrix
@@ -298,7 +298,15 @@ FOREIGN = {
 def test_other_formats_are_named(tmp_path, meaning):
     (tmp_path / "m.ubj").write_bytes(FOREIGN[meaning])
     with pytest.raises(ModelError, match=rf"is not an XGBoost model.*{meaning}"):
-        load_model(tmp_path / "m.ubj", features=FEATURES)
+        load_model(tmp_path / "m.ubj", "xgboost", features=FEATURES)
+
+
+@pytest.mark.parametrize("meaning", sorted(set(FOREIGN) - {"LightGBM", "CatBoost"}))
+def test_what_is_no_model_is_named_whatever_the_file_is_called(tmp_path, meaning):
+    for name in ("m", "m.model", "m.bin"):
+        (tmp_path / name).write_bytes(FOREIGN[meaning])
+        with pytest.raises(ModelError, match=rf"is not a model file that can be read.*{meaning}"):
+            load_model(tmp_path / name, features=FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -360,11 +368,36 @@ def test_a_damaged_structure_is_refused_before_the_library_reads_it(booster, tmp
         load_model(tmp_path / "m.json", features=FEATURES)
 
 
-def test_linear_booster(codes, table, tmp_path):
-    matrix = xgboost.DMatrix(np.nan_to_num(codes), table["label"].to_numpy(), feature_names=["size", "fruit", "ripe"])
-    xgboost.train({"booster": "gblinear"}, matrix, 2).save_model(tmp_path / "m.ubj")
-    with pytest.raises(ModelError, match="linear booster, which is not supported yet"):
-        load_model(tmp_path / "m.ubj", features=FEATURES)
+@pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror"])
+@pytest.mark.parametrize("form", ["ubj", "json"])
+def test_linear_booster(codes, table, tmp_path, form, objective):
+    matrix = xgboost.DMatrix(codes, table["label"].to_numpy(), feature_names=["size", "fruit", "ripe"])
+    trained = xgboost.train({"booster": "gblinear", "objective": objective, "nthread": 1}, matrix, 2)
+    trained.save_model(tmp_path / f"m.{form}")
+    features = (FEATURES[0], FeatureSpec("fruit", "categorical", LEVELS), *FEATURES[2:])
+    model = load_model(tmp_path / f"m.{form}", features=features)
+    X = model.encode(table)
+    np.testing.assert_array_equal(model.predict_output(X), trained.predict(matrix))
+    np.testing.assert_array_equal(model.predict_margin(X), trained.predict(matrix, output_margin=True))
+    assert model.is_classifier == (objective == "binary:logistic")
+
+
+@pytest.mark.parametrize("weights, found", [([1.0], "1 weights for 3 features"), ([1.0, 2.0, 3.0, "NaN"], "4 weights")])
+def test_damaged_linear_booster(codes, table, tmp_path, weights, found):
+    matrix = xgboost.DMatrix(codes, table["label"].to_numpy(), feature_names=["size", "fruit", "ripe"])
+    document = json.loads(xgboost.train({"booster": "gblinear"}, matrix, 2).save_raw("json"))
+    set_path(document, [float(w) for w in weights], *MODEL, "weights")
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=f"damaged.*{found}"):
+        load_model(tmp_path / "m.json", features=FEATURES)
+
+
+def test_a_newer_library_is_refused(booster, tmp_path):
+    document = json.loads(booster.save_raw("json"))
+    document["version"] = [9, 1, 0]
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"newer xgboost than the installed one.*xgboost 9\.1\.0"):
+        load_model(tmp_path / "m.json", features=FEATURES)
 
 
 def test_several_outputs(table, codes, tmp_path):
@@ -387,5 +420,19 @@ def test_several_outputs(table, codes, tmp_path):
 
 
 def test_unknown_kind(path):
-    with pytest.raises(ModelError, match="'lightgbm' is not supported"):
-        load_model(path, kind="lightgbm", features=FEATURES)
+    with pytest.raises(ModelError, match=r"'keras' is not supported.*auto, xgboost, lightgbm"):
+        load_model(path, kind="keras", features=FEATURES)
+
+
+@pytest.mark.parametrize("kind", ["lightgbm", "catboost", "sklearn", "onnx", "torch"])
+def test_a_file_of_another_kind_than_the_configured_one(path, kind):
+    with pytest.raises(ModelError, match=r"is not an? .* model.*Found: a JSON or UBJSON document.*kind: xgboost"):
+        load_model(path, kind=kind, features=FEATURES)
+
+
+def test_inspection_tells_names_and_kinds(path, codes, table, tmp_path):
+    assert inspect_features(path) == (("size", ""), ("fruit", "categorical"), ("ripe", ""))
+    matrix = coded_matrix(codes, table["label"].to_numpy(), named=False)
+    xgboost.train(LOGISTIC, matrix, 2).save_model(tmp_path / "m.ubj")
+    with pytest.raises(ModelError, match="no feature names, so its columns cannot be told"):
+        inspect_features(tmp_path / "m.ubj")

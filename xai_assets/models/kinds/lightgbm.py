@@ -1,0 +1,194 @@
+"""LightGBM's text models.
+
+Belongs here: the checks without which its reader cannot be trusted with a file, the booster, its levels.
+Does not belong here: attributions (see `explain`).
+
+The levels of categorical features are on the file's last line, `pandas_categorical`: one list per categorical column
+of the training frame, in the order of columns, without names. A column is known to be categorical where its
+`feature_infos` entry lists codes (`-1:0:1`) rather than a range.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xai_assets.errors import ModelError
+from xai_assets.models.kinds.loaded import Loaded, damaged, first_line, library, several_outputs
+from xai_assets.records import Float32, Float64
+
+NEWEST_FORMAT = 4
+"""`version=v4` is written by LightGBM 4; the file does not name the library's own version."""
+WHAT, WRITER = "a LightGBM text model", "booster.save_model"
+
+
+def load(location: str, raw: bytes) -> Loaded:
+    """The booster of a file's bytes. Raises ModelError where it is damaged, newer, or has several outputs."""
+    lightgbm = library("lightgbm", "lightgbm", location)
+    try:
+        header = _header(raw)
+        _refuse_newer(location, header["version"])
+        _refuse_several(location, header)
+        linear = _check_trees(raw, header)
+        text = raw.decode()
+        levels = _levels(text, header)
+        booster = lightgbm.Booster(model_str=text)
+    except (lightgbm.basic.LightGBMError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise damaged(location, WHAT, WRITER, error) from error
+    objective = header.get("objective", "custom").split(" ")[0]
+    names = tuple(header["feature_names"].split(" "))
+    notes = [f"model {location} has linear leaves, which only its own predictions know how to read"] if linear else []
+    if objective == "custom":
+        notes.append(f"model {location} was trained on an objective of its own: its output is the raw score")
+    return Loaded(
+        kind="callable" if linear else "lightgbm",
+        native=booster,
+        bind=lambda _: BoosterPredictor(booster),
+        objective=objective,
+        is_classifier=objective == "binary",
+        n_features=len(names),
+        feature_names=None if names == tuple(f"Column_{i}" for i in range(len(names))) else names,
+        categorical=levels,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class BoosterPredictor:
+    """Raw scores and outputs. A float32 input is compared as float64, as LightGBM does with any frame."""
+
+    booster: Any
+
+    def margin(self, X: Float32) -> Float64:
+        return np.asarray(self.booster.predict(X, raw_score=True), dtype=np.float64)
+
+    def value(self, X: Float32) -> Float64:
+        return np.asarray(self.booster.predict(X), dtype=np.float64)
+
+    def probability(self, X: Float32) -> Float64:
+        return self.value(X)
+
+
+def unwrap(location: str, model: Any) -> Loaded:
+    """The same from a booster or a scikit-learn wrapper in memory, up to its best iteration."""
+    try:
+        booster = model if hasattr(model, "model_to_string") else model.booster_
+    except Exception as error:  # lightgbm's NotFittedError is sklearn's where that is installed
+        raise ModelError(f"model {location} is not fitted", found=first_line(error)) from error
+    return load(location, booster.model_to_string().encode())
+
+
+def _header(raw: bytes) -> dict[str, str]:
+    """The keys before the first tree."""
+    head = raw.split(b"\nTree=", 1)[0].split(b"\nend of trees", 1)[0]
+    pairs = (line.partition("=") for line in head.decode().splitlines()[1:])
+    return {key: value for key, _, value in pairs if key}
+
+
+def _refuse_newer(location: str, version: str) -> None:
+    if int(version.removeprefix("v")) > NEWEST_FORMAT:
+        raise ModelError(
+            f"model {location} was written by a newer lightgbm than the installed one",
+            expected=f"the text format v{NEWEST_FORMAT} or older",
+            found=version,
+            next_step="upgrade lightgbm here, or save the model with the installed version",
+        )
+
+
+def _refuse_several(location: str, header: Mapping[str, str]) -> None:
+    for key in ("num_class", "num_tree_per_iteration"):
+        if int(header.get(key, "1")) > 1:
+            raise several_outputs(location, f"{key} {header[key]}, objective {header.get('objective', 'unknown')}")
+
+
+def _check_trees(raw: bytes, header: Mapping[str, str]) -> bool:
+    """Whether leaves are linear. Raises ValueError or KeyError where the trees are not what the header says."""
+    features = int(header["max_feature_idx"]) + 1
+    for key in ("feature_names", "feature_infos"):
+        if len(header[key].split(" ")) != features:
+            raise ValueError(f"{len(header[key].split(' '))} {key} for {features} features")
+    sizes = [int(size) for size in header["tree_sizes"].split()]
+    first, linear = raw.find(b"\nTree=0\n") + 1, False
+    position = first if sizes else raw.find(b"\nend of trees") + 1
+    for number, size in enumerate(sizes):
+        block = raw[position : position + size]
+        position += size
+        if len(block) != size or not block.startswith(b"Tree=%d\n" % number):
+            raise ValueError(f"tree {number} is cut off")
+        try:
+            linear |= _check_tree(block.decode(), features)
+        except ValueError as error:
+            raise ValueError(f"tree {number}: {error}") from None
+    if not raw[position:].startswith(b"end of trees") or b"\nend of parameters" not in raw[position:]:
+        raise ValueError("the file ends before its last section")
+    return linear
+
+
+def _check_tree(block: str, features: int) -> bool:
+    """Children form a tree, splits read features and level sets that exist; whether its leaves are linear."""
+    parts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    leaves = int(parts["num_leaves"])
+    nodes = leaves - 1
+    values = _numbers(parts, "leaf_value", leaves, float)
+    if leaves < 1 or np.isnan(values).any():
+        raise ValueError("a leaf is not a number")
+    if nodes:
+        used = _numbers(parts, "split_feature", nodes, int)
+        thresholds = _numbers(parts, "threshold", nodes, float)
+        kinds = _numbers(parts, "decision_type", nodes, int)
+        children = np.concatenate([_numbers(parts, key, nodes, int) for key in ("left_child", "right_child")])
+        if ((used < 0) | (used >= features)).any():
+            raise ValueError("a split on a feature that does not exist")
+        if not np.array_equal(np.sort(children), np.r_[-leaves:0, 1:nodes]):
+            # Each node and leaf has exactly one parent and the root none, so no walk from the root can come back.
+            raise ValueError("children are not a tree")
+        _check_level_sets(parts, thresholds[(kinds & 1) == 1])
+    return parts.get("is_linear", "0").strip() == "1"
+
+
+def _check_level_sets(parts: Mapping[str, str], positions: npt.NDArray[Any]) -> None:
+    count = int(parts.get("num_cat", "0"))
+    if count == 0 and len(positions) == 0:
+        return
+    borders = _numbers(parts, "cat_boundaries", count + 1, int)
+    if borders[0] != 0 or (np.diff(borders) < 0).any():
+        raise ValueError("sets of levels are cut off")
+    _numbers(parts, "cat_threshold", int(borders[-1]), int)
+    if ((positions < 0) | (positions >= count)).any():
+        raise ValueError("a split on a set of levels that does not exist")
+
+
+def _numbers(parts: Mapping[str, str], key: str, length: int, kind: type) -> npt.NDArray[Any]:
+    found = np.array(parts[key].split(), dtype=np.int64 if kind is int else np.float64)
+    if len(found) != length:
+        raise ValueError(f"{len(found)} values of {key} instead of {length}")
+    return found
+
+
+def _levels(text: str, header: Mapping[str, str]) -> dict[int, tuple[str, ...] | None]:
+    """Levels by the position of the categorical features; None where the file does not tell which list is whose."""
+    infos = header["feature_infos"].split(" ")
+    codes = {p: info for p, info in enumerate(infos) if not info.startswith("[") and info != "none"}
+    lists = _pandas_categorical(text)
+    if len(lists) != len(codes):
+        return dict.fromkeys(codes)
+    highest = [max(int(code) for code in info.split(":")) for info in codes.values()]
+    if any(code >= len(levels) for code, levels in zip(highest, lists, strict=True)):
+        return dict.fromkeys(codes)
+    return {position: tuple(_text(v) for v in levels) for position, levels in zip(codes, lists, strict=True)}
+
+
+def _pandas_categorical(text: str) -> Sequence[Sequence[object]]:
+    marker = "\npandas_categorical:"
+    position = text.rfind(marker)
+    if position < 0:
+        return ()
+    return json.loads(text[position + len(marker) :]) or ()
+
+
+def _text(level: object) -> str:
+    """A level as the data's columns give it as text."""
+    return str(level).lower() if isinstance(level, bool) else str(level)
