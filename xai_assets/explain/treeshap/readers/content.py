@@ -21,7 +21,7 @@ def file_content(model: Any) -> tuple[bytes, str] | None:
         The file does not exist, cannot be read, is empty or larger than 4 GiB.
     """
     if isinstance(model, (bytes, bytearray, memoryview)):
-        raw, location = bytes(model), "the model's bytes"
+        raw, location = bytes(model), "the model"
     elif isinstance(model, (str, os.PathLike)):
         location = f"model {os.fspath(model)!s}"
         raw = _read(Path(os.fspath(model)), location)

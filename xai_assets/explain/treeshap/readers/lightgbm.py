@@ -63,7 +63,7 @@ def read(model: Any) -> TreeEnsemble:
 
 def _text(model: Any) -> tuple[str, str]:
     if isinstance(model, str) and model.startswith("tree\n"):
-        return model, "the model's text"
+        return model, "the model"
     found = file_content(model)
     if found is None:
         return _booster_text(model), "the booster"
