@@ -20,11 +20,11 @@ def compiled(*signature: str) -> Callable[[_Function], _Function]:
     folder can be written (a read-only installation without a home), it is compiled in every process, and a
     warning is logged once per function.
     """
-    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
     def decorate(function: _Function) -> _Function:
         try:
-            return njit(*signature, cache=True, **options)(function)  # type: ignore[no-any-return]
+            return njit(*signature, cache=True, **options)(function)  # type: ignore[call-overload,no-any-return]
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise
@@ -34,6 +34,6 @@ def compiled(*signature: str) -> Callable[[_Function], _Function]:
                 function.__name__,
                 error,
             )
-            return njit(*signature, **options)(function)  # type: ignore[no-any-return]
+            return njit(*signature, **options)(function)  # type: ignore[call-overload,no-any-return]
 
     return decorate

@@ -14,9 +14,33 @@ import numpy as np
 
 from xai_assets.explain.treeshap.compiled import compiled
 from xai_assets.explain.treeshap.program import (
-    A1, A2, A3, C, DEPTH, DERIVE, FLAGS, H, JOIN, JOIN_AGAIN, K, KIND, LEAF, PAIR, PAIR_AGAIN, S1, S2, S3, SPLIT,
-    SPLIT_AGAIN, TRIPLE, TRIPLE_AGAIN, X1, X2, X3,
-)  # fmt: skip
+    A1,
+    A2,
+    A3,
+    DEPTH,
+    FLAGS,
+    JOIN,
+    JOIN_AGAIN,
+    KIND,
+    LEAF,
+    PAIR,
+    PAIR_AGAIN,
+    S1,
+    S2,
+    S3,
+    SAME_AS_TOP_COLD,
+    SAME_AS_TOP_HOT,
+    SPLIT,
+    SPLIT_AGAIN,
+    TRIPLE,
+    TRIPLE_AGAIN,
+    X1,
+    X2,
+    X3,
+    C,
+    H,
+    K,
+)
 from xai_assets.explain.treeshap.simd import (
     LANES,
     add,
@@ -29,6 +53,7 @@ from xai_assets.explain.treeshap.simd import (
     only_first,
     select,
     splat,
+    spread,
     store,
     sub,
 )
@@ -55,9 +80,11 @@ def _compile(fixed_points: int) -> Any:
 
     @compiled(_SIGNATURE)
     def run(
-        X, first_row, last_row, phi, operations, factors, starts, output_starts,
-        used, weights, depth, planes, block, category_starts, category_words, category_other_left,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+        X: Any, first_row: int, last_row: int, phi: Any, operations: Any, factors: Any, starts: Any,
+        output_starts: Any, used: Any, weights: Any, depth: int, planes: int, block: int, category_starts: Any,
+        category_words: Any, category_other_left: Any,
+    ) -> None:  # fmt: skip
+        """Add to phi[:, first_row:last_row], which hold zeros. block: rows at a time, a multiple of 16."""
         P = POINTS if POINTS > 0 else len(weights)
         slot = P * block
         x = np.zeros(planes * block, np.float32)
@@ -93,139 +120,140 @@ def _compile(fixed_points: int) -> Any:
                             x2, x3 = operations[o, X2] * block, operations[o, X3] * block
                             a2, a3 = operations[o, A2] * block, operations[o, A3] * block
                             for b in range(0, wide, LANES):
-                                m1 = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
-                                m2 = at_least(mul(load(x, x2 + b), splat(factors[k + 2])), splat(factors[k + 3]))
-                                m3 = at_least(mul(load(x, x3 + b), splat(factors[k + 4])), splat(factors[k + 5]))
+                                m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
+                                m2 = at_least(mul(load(x, x2 + b), spread(factors, k + 2)), spread(factors, k + 3))
+                                m3 = at_least(mul(load(x, x3 + b), spread(factors, k + 4)), spread(factors, k + 5))
                                 through, hot_share, all_shares = zero, zero, zero
                                 for p in range(P):
                                     q = k + 12 + 6 * p
                                     w = load(above, c + p * block + b)
-                                    r = select(m1, splat(factors[q]), splat(factors[q + 1]))
-                                    u2 = select(m2, splat(factors[q + 2]), splat(factors[q + 3]))
-                                    u3 = select(m3, splat(factors[q + 4]), splat(factors[q + 5]))
+                                    r = select(m1, spread(factors, q), spread(factors, q + 1))
+                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
+                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
                                     difference = sub(u2, u3)
                                     store(below, h + p * block + b, mul(w, fma(r, difference, u3)))
                                     through = fma(w, difference, through)
                                     hot_share = fma(w, r, hot_share)
                                     all_shares = add(all_shares, w)
-                                f = select(m1, splat(factors[k + 6]), splat(factors[k + 7]))
+                                f = select(m1, spread(factors, k + 6), spread(factors, k + 7))
                                 store(sums, a1 + b, fma(through, f, load(sums, a1 + b)))
-                                f = select(m2, splat(factors[k + 8]), splat(factors[k + 9]))
+                                f = select(m2, spread(factors, k + 8), spread(factors, k + 9))
                                 store(sums, a2 + b, fma(hot_share, f, load(sums, a2 + b)))
-                                f = select(m3, splat(factors[k + 10]), splat(factors[k + 11]))
+                                f = select(m3, spread(factors, k + 10), spread(factors, k + 11))
                                 store(sums, a3 + b, fma(sub(all_shares, hot_share), f, load(sums, a3 + b)))
                         elif kind == TRIPLE_AGAIN:
                             x2, x3 = operations[o, X2] * block, operations[o, X3] * block
                             a2, a3 = operations[o, A2] * block, operations[o, A3] * block
                             s2, s3 = operations[o, S2] * block, operations[o, S3] * block
                             flags = operations[o, FLAGS]
-                            free2 = at_least(zero if flags & 16 else one, half)  # no condition from the first node
-                            free3 = at_least(zero if flags & 32 else one, half)
+                            free2 = at_least(
+                                zero if flags & SAME_AS_TOP_HOT else one, half
+                            )  # no condition from the first node
+                            free3 = at_least(zero if flags & SAME_AS_TOP_COLD else one, half)
                             for b in range(0, wide, LANES):
-                                m1 = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
-                                m2 = at_least(mul(load(x, x2 + b), splat(factors[k + 2])), splat(factors[k + 3]))
-                                m3 = at_least(mul(load(x, x3 + b), splat(factors[k + 4])), splat(factors[k + 5]))
+                                m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
+                                m2 = at_least(mul(load(x, x2 + b), spread(factors, k + 2)), spread(factors, k + 3))
+                                m3 = at_least(mul(load(x, x3 + b), spread(factors, k + 4)), spread(factors, k + 5))
                                 f1 = at_least(load(follows, s1 + b), half)
-                                # splits of the first node's feature: the row must follow that node, too
                                 f2 = both(at_least(load(follows, s2 + b), half), either(free2, both(f1, m1)))
                                 f3 = both(at_least(load(follows, s3 + b), half), either(free3, only_first(f1, m1)))
                                 phi1, phi2, phi3 = zero, zero, zero
                                 for p in range(P):
                                     q = k + 9 + 13 * p
                                     w = load(above, c + p * block + b)
-                                    r = select(m1, splat(factors[q]), splat(factors[q + 1]))
-                                    r = select(f1, r, splat(factors[k + 6]))
-                                    u2 = select(m2, splat(factors[q + 2]), splat(factors[q + 3]))
-                                    u2 = select(f2, u2, splat(factors[k + 7]))
-                                    u3 = select(m3, splat(factors[q + 4]), splat(factors[q + 5]))
-                                    u3 = select(f3, u3, splat(factors[k + 8]))
+                                    r = select(m1, spread(factors, q), spread(factors, q + 1))
+                                    r = select(f1, r, spread(factors, k + 6))
+                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
+                                    u2 = select(f2, u2, spread(factors, k + 7))
+                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
+                                    u3 = select(f3, u3, spread(factors, k + 8))
                                     hot = mul(w, r)
                                     cold = sub(w, hot)
                                     h2, h3 = mul(hot, u2), mul(cold, u3)
                                     store(below, h + p * block + b, add(h2, h3))
-                                    old = splat(factors[q + 7])
-                                    phi1 = fma(select(m1, splat(factors[q + 6]), old), h2, phi1)
-                                    phi1 = fma(select(m1, old, splat(factors[q + 8])), h3, phi1)
-                                    phi2 = fma(select(m2, splat(factors[q + 9]), splat(factors[q + 10])), hot, phi2)
-                                    phi3 = fma(select(m3, splat(factors[q + 11]), splat(factors[q + 12])), cold, phi3)
+                                    old = spread(factors, q + 7)
+                                    phi1 = fma(select(m1, spread(factors, q + 6), old), h2, phi1)
+                                    phi1 = fma(select(m1, old, spread(factors, q + 8)), h3, phi1)
+                                    phi2 = fma(select(m2, spread(factors, q + 9), spread(factors, q + 10)), hot, phi2)
+                                    phi3 = fma(select(m3, spread(factors, q + 11), spread(factors, q + 12)), cold, phi3)
                                 store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
                                 store(sums, a2 + b, add(load(sums, a2 + b), select(f2, phi2, zero)))
                                 store(sums, a3 + b, add(load(sums, a3 + b), select(f3, phi3, zero)))
                         elif kind == PAIR:
                             for b in range(0, wide, LANES):
-                                m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                 all_shares = zero
                                 for p in range(P):
                                     q = k + 4 + 2 * p
                                     w = load(above, c + p * block + b)
-                                    u = select(m, splat(factors[q]), splat(factors[q + 1]))
+                                    u = select(m, spread(factors, q), spread(factors, q + 1))
                                     store(below, h + p * block + b, mul(w, u))
                                     all_shares = add(all_shares, w)
-                                f = select(m, splat(factors[k + 2]), splat(factors[k + 3]))
+                                f = select(m, spread(factors, k + 2), spread(factors, k + 3))
                                 store(sums, a1 + b, fma(all_shares, f, load(sums, a1 + b)))
                         elif kind == PAIR_AGAIN:
                             for b in range(0, wide, LANES):
-                                m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                 f1 = at_least(load(follows, s1 + b), half)
                                 phi1 = zero
                                 for p in range(P):
                                     q = k + 3 + 4 * p
                                     w = load(above, c + p * block + b)
-                                    u = select(m, splat(factors[q]), splat(factors[q + 1]))
-                                    u = select(f1, u, splat(factors[k + 2]))
+                                    u = select(m, spread(factors, q), spread(factors, q + 1))
+                                    u = select(f1, u, spread(factors, k + 2))
                                     store(below, h + p * block + b, mul(w, u))
-                                    phi1 = fma(w, select(m, splat(factors[q + 2]), splat(factors[q + 3])), phi1)
+                                    phi1 = fma(w, select(m, spread(factors, q + 2), spread(factors, q + 3)), phi1)
                                 store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
-                        elif kind == SPLIT or kind == SPLIT_AGAIN:
+                        elif kind in (SPLIT, SPLIT_AGAIN):
                             d = operations[o, DEPTH]
                             hot_slot, cold_slot = (1 + 2 * d) * slot, (2 + 2 * d) * slot
                             flags = operations[o, FLAGS]
                             if kind == SPLIT:
                                 for b in range(0, wide, LANES):
-                                    m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                    m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     for p in range(P):
                                         q = k + 3 + 2 * p
                                         w = load(above, c + p * block + b)
-                                        hot = mul(w, select(m, splat(factors[q]), splat(factors[q + 1])))
+                                        hot = mul(w, select(m, spread(factors, q), spread(factors, q + 1)))
                                         store(above, hot_slot + p * block + b, hot)
                                         store(above, cold_slot + p * block + b, sub(w, hot))
                             else:
                                 for b in range(0, wide, LANES):
-                                    m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                    m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     f1 = at_least(load(follows, s1 + b), half)
                                     for p in range(P):
                                         q = k + 3 + 2 * p
                                         w = load(above, c + p * block + b)
-                                        r = select(m, splat(factors[q]), splat(factors[q + 1]))
-                                        hot = mul(w, select(f1, r, splat(factors[k + 2])))
+                                        r = select(m, spread(factors, q), spread(factors, q + 1))
+                                        hot = mul(w, select(f1, r, spread(factors, k + 2)))
                                         store(above, hot_slot + p * block + b, hot)
                                         store(above, cold_slot + p * block + b, sub(w, hot))
                             if flags:
                                 hot_s, cold_s = (1 + 2 * d) * block, (2 + 2 * d) * block
                                 for b in range(0, wide, LANES):
-                                    m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                    m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     old = load(follows, s1 + b)
                                     store(follows, hot_s + b, select(m, old, zero))
                                     store(follows, cold_s + b, select(m, zero, old))
-                        elif kind == JOIN or kind == JOIN_AGAIN:
+                        elif kind in (JOIN, JOIN_AGAIN):
                             hot_h = 2 * operations[o, DEPTH] * slot
                             cold_h = hot_h + slot
                             if kind == JOIN:
                                 for b in range(0, wide, LANES):
-                                    m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                    m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     phi1 = load(sums, a1 + b)
                                     for p in range(P):
                                         q = k + 2 + 3 * p
                                         h2 = load(below, hot_h + p * block + b)
                                         h3 = load(below, cold_h + p * block + b)
                                         store(below, h + p * block + b, add(h2, h3))
-                                        old = splat(factors[q + 1])
-                                        phi1 = fma(select(m, splat(factors[q]), old), h2, phi1)
-                                        phi1 = fma(select(m, old, splat(factors[q + 2])), h3, phi1)
+                                        old = spread(factors, q + 1)
+                                        phi1 = fma(select(m, spread(factors, q), old), h2, phi1)
+                                        phi1 = fma(select(m, old, spread(factors, q + 2)), h3, phi1)
                                     store(sums, a1 + b, phi1)
                             else:
                                 for b in range(0, wide, LANES):
-                                    m = at_least(mul(load(x, x1 + b), splat(factors[k])), splat(factors[k + 1]))
+                                    m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     f1 = at_least(load(follows, s1 + b), half)
                                     phi1 = zero
                                     for p in range(P):
@@ -233,15 +261,15 @@ def _compile(fixed_points: int) -> Any:
                                         h2 = load(below, hot_h + p * block + b)
                                         h3 = load(below, cold_h + p * block + b)
                                         store(below, h + p * block + b, add(h2, h3))
-                                        old = splat(factors[q + 1])
-                                        phi1 = fma(select(m, splat(factors[q]), old), h2, phi1)
-                                        phi1 = fma(select(m, old, splat(factors[q + 2])), h3, phi1)
+                                        old = spread(factors, q + 1)
+                                        phi1 = fma(select(m, spread(factors, q), old), h2, phi1)
+                                        phi1 = fma(select(m, old, spread(factors, q + 2)), h3, phi1)
                                     store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
                         elif kind == LEAF:
                             for b in range(0, wide, LANES):
                                 for p in range(P):
                                     w = load(above, c + p * block + b)
-                                    store(below, h + p * block + b, mul(w, splat(factors[k])))
+                                    store(below, h + p * block + b, mul(w, spread(factors, k)))
                         else:
                             category_set = operations[o, DEPTH]
                             to = operations[o, X2] * block

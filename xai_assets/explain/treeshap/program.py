@@ -20,7 +20,7 @@ direction also says where missing values go, and the kernel needs no case for th
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,12 @@ DERIVE: a categorical or zero-is-missing split is evaluated into a plane of its 
 
 KIND, X1, A1, C, H, S1, K, DEPTH, X2, A2, S2, X3, A3, S3, FLAGS = range(15)
 """Columns of an operation. X: plane of the compared values. A: plane of the feature's sum. C, H: slots read and
-written. S: plane that says whether the row follows the feature's earlier splits. K: first of its factors."""
-COLUMNS = 16
-TOP_HOT = 1 << 4
-"""Flags of TRIPLE_AGAIN: bit 4 (5) — the second (third) node splits on the first one's feature."""
+written. S: plane that says whether the row follows the feature's earlier splits. K: first of its factors. DEPTH: of a
+SPLIT or JOIN; the category set of a DERIVE, or −1."""
+COLUMNS = 15
+KEEP_HOT, KEEP_COLD, SAME_AS_TOP_HOT, SAME_AS_TOP_COLD = 1, 2, 16, 32
+"""Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_AGAIN: the hot (cold) child
+splits on the top node's feature."""
 ZERO = 1e-35
 """|x| up to this counts as zero where zero is missing (LightGBM's kZeroThreshold)."""
 
@@ -79,22 +81,14 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
         zero_low = -zero_high
     inner = ensemble.left >= 0
     used = np.unique(ensemble.feature[inner]).astype(np.int32)
-    slot = np.zeros(ensemble.n_features, np.int32)
-    slot[used] = np.arange(len(used))
-    split = _comparisons(ensemble, inner)
     order = np.argsort(ensemble.tree_output, kind="stable").astype(np.int64)
     roots = ensemble.tree_starts[:-1][order]
     most, depth = _measure(roots, ensemble.left, ensemble.right, ensemble.feature)
     points = max(1, (most + 1) // 2)
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    t = (nodes + 1) / 2
-    feature = np.where(inner, slot[np.maximum(ensemble.feature, 0)], -1).astype(np.int32)
-    operations, factors, starts, expected = _emit(
-        roots, split.hot, split.cold, feature, split.sign, split.limit, split.derived, ensemble.category_set,
-        split.share, float32_ceiling(ensemble.threshold), ensemble.missing_left, ensemble.zero_is_missing, ensemble.value, t, len(used), depth,
-        zero_low[used], zero_high[used],
-    )  # fmt: skip
-    base_value = ensemble.base_score.astype(np.float64).copy()
+    abscissae, weights = np.polynomial.legendre.leggauss(points)
+    nodes = _nodes(ensemble, inner, used, zero_low, zero_high)
+    operations, factors, starts, expected = _emit(roots, nodes, (abscissae + 1) / 2, len(used), depth)
+    base_value = ensemble.base_score.astype(np.float64)
     np.add.at(base_value, ensemble.tree_output[order], expected)
     counts = np.bincount(ensemble.tree_output, minlength=ensemble.n_outputs)
     return Program(
@@ -105,8 +99,8 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
         used=used,
         points=points,
         weights=(weights / 2).astype(np.float32),
-        depth=depth,
-        planes=len(used) + (depth + 3 if split.derived.any() else 0),
+        depth=int(depth),
+        planes=len(used) + (int(depth) + 3 if nodes.derived.any() else 0),
         base_value=base_value,
         category_starts=ensemble.category_starts.astype(np.int64),
         category_words=ensemble.category_words.astype(np.uint32),
@@ -114,49 +108,82 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparisons:
+class _Nodes(NamedTuple):
+    """All nodes as the walk needs them. hot ⟺ sign · x ≥ limit. share: of the parent's cover, the hot child's."""
+
     hot: Int32
     cold: Int32
+    feature: Int32
     sign: npt.NDArray[np.float32]
     limit: npt.NDArray[np.float32]
-    derived: npt.NDArray[np.int8]
     share: Float64
+    value: Float64
+    derived: npt.NDArray[np.bool_]
+    category_set: Int32
+    threshold: npt.NDArray[np.float32]
+    missing_left: npt.NDArray[np.bool_]
+    zero_low: Float64
+    zero_high: Float64
 
 
-def _comparisons(ensemble: TreeEnsemble, inner: npt.NDArray[np.bool_]) -> _Comparisons:
-    """Per node: hot ⟺ sign · x ≥ limit; the share of the parent's cover that the hot child has."""
+class _Path(NamedTuple):
+    """The splits above a node, by depth.
+
+    share: product over the feature's splits so far, the taken side of this one included. side: 0 hot, 1 cold.
+    operation: the SPLIT.
+    """
+
+    feature: Int32
+    share: Float64
+    side: Int64
+    operation: Int64
+
+
+def _nodes(
+    ensemble: TreeEnsemble, inner: npt.NDArray[np.bool_], used: Int32, zero_low: Float64, zero_high: Float64
+) -> _Nodes:
     infinity = np.float32(np.inf)
     threshold = float32_ceiling(ensemble.threshold)
-    derived = np.zeros(len(inner), np.int8)
-    derived[inner & ensemble.zero_is_missing] = 2
-    derived[inner & (ensemble.category_set >= 0)] = 1
-    hot_right = inner & ensemble.missing_left & (derived == 0)
+    derived = inner & (ensemble.zero_is_missing | (ensemble.category_set >= 0))
+    hot_right = inner & ensemble.missing_left & ~derived
     # x < limit ⟺ −x ≥ the float after −limit; nothing is below −∞, and NaN as a limit says so.
     below = np.where(threshold == -infinity, np.float32(np.nan), np.nextafter(-threshold, infinity))
-    limit = np.where(derived > 0, np.float32(0.5), np.where(hot_right, threshold, below)).astype(np.float32)
-    sign = np.where(hot_right | (derived > 0), np.float32(1), np.float32(-1))
+    limit = np.where(derived, np.float32(0.5), np.where(hot_right, threshold, below))
     hot = np.where(hot_right, ensemble.right, ensemble.left).astype(np.int32)
     cold = np.where(hot_right, ensemble.left, ensemble.right).astype(np.int32)
     hot_cover = np.where(inner, ensemble.cover[hot], 0.0)
     total = hot_cover + np.where(inner, ensemble.cover[cold], 0.0)
-    share = np.divide(hot_cover, total, out=np.full(len(inner), 0.5), where=total > 0)
-    return _Comparisons(hot, cold, sign, limit, derived, share)
+    slot = np.zeros(max(ensemble.n_features, 1), np.int32)
+    slot[used] = np.arange(len(used))
+    raw = np.maximum(ensemble.feature, 0)
+    return _Nodes(
+        hot=hot,
+        cold=cold,
+        feature=np.where(inner, slot[raw], -1).astype(np.int32),
+        sign=np.where(hot_right | derived, np.float32(1), np.float32(-1)),
+        limit=limit.astype(np.float32),
+        share=np.divide(hot_cover, total, out=np.full(len(inner), 0.5), where=total > 0),
+        value=ensemble.value.astype(np.float64),
+        derived=derived,
+        category_set=ensemble.category_set.astype(np.int32),
+        threshold=threshold,
+        missing_left=ensemble.missing_left.astype(np.bool_),
+        zero_low=np.where(ensemble.zero_is_missing, zero_low[raw], 1.0),  # between 1 and 0 lies nothing
+        zero_high=np.where(ensemble.zero_is_missing, zero_high[raw], 0.0),
+    )
 
 
 @compiled()
-def _measure(roots: Int64, left: Int32, right: Int32, feature: Int32) -> Any:
+def _measure(roots: Any, left: Any, right: Any, feature: Any) -> Any:
     """Most distinct features on any path, and the depth of the deepest tree."""
     most, deepest = 0, 0
-    stack_node = np.empty(len(left) + 1, np.int32)
-    stack_depth = np.empty(len(left) + 1, np.int32)
-    stack_distinct = np.empty(len(left) + 1, np.int32)
-    path = np.empty(len(left) + 1, np.int32)
+    stack = np.empty((64, 3), np.int64)  # node, depth, distinct features above
+    path = np.empty(64, np.int32)
     for root in roots:
         top = 0
-        stack_node[0], stack_depth[0], stack_distinct[0] = root, 0, 0
+        stack[0, 0], stack[0, 1], stack[0, 2] = root, 0, 0
         while top >= 0:
-            node, depth, distinct = stack_node[top], stack_depth[top], stack_distinct[top]
+            node, depth, distinct = stack[top, 0], stack[top, 1], stack[top, 2]
             top -= 1
             most, deepest = max(most, distinct), max(deepest, depth)
             if left[node] < 0:
@@ -164,31 +191,119 @@ def _measure(roots: Int64, left: Int32, right: Int32, feature: Int32) -> Any:
             again = False
             for j in range(depth):
                 again = again or path[j] == feature[node]
-            path[depth] = feature[node]  # preorder: entries above stay those of the ancestors
+            if depth + 1 >= len(path):
+                path = np.concatenate((path, np.empty(len(path), np.int32)))
+            path[depth] = feature[node]  # preorder: the entries above are the ancestors'
+            if top + 3 >= len(stack):
+                stack = np.concatenate((stack, np.empty(stack.shape, np.int64)))
             for child in (right[node], left[node]):
                 top += 1
-                stack_node[top], stack_depth[top] = child, depth + 1
-                stack_distinct[top] = distinct + (0 if again else 1)
+                stack[top, 0], stack[top, 1], stack[top, 2] = child, depth + 1, distinct + (0 if again else 1)
     return most, deepest
 
 
 @compiled()
-def _room(array: Any, used: int, more: int) -> Any:
-    """The array, or one twice as long with the same start, so that `more` rows fit after `used`."""
-    if used + more <= len(array):
-        return array
-    longer = np.zeros((2 * (used + more), array.shape[1]), array.dtype)
-    longer[:used] = array[:used]
-    return longer
+def _emit(roots: Any, nodes: Any, t: Any, used: int, deepest: int) -> Any:
+    """Operations and factors of all trees, in depth-first order; expected value of each tree."""
+    ops = np.zeros((1024, COLUMNS), np.int32)
+    factors = np.zeros(4096, np.float32)
+    n, k = 0, 0
+    starts = np.zeros(len(roots) + 1, np.int64)
+    expected = np.zeros(len(roots), np.float64)
+    stack = np.empty((deepest + 2, 5), np.int64)  # node, depth, C slot, H slot, children done
+    reach = np.empty(deepest + 2, np.float64)  # share of the training rows that come here
+    path = _Path(
+        np.empty(deepest + 1, np.int32),
+        np.empty(deepest + 1, np.float64),
+        np.empty(deepest + 1, np.int64),
+        np.empty(deepest + 1, np.int64),
+    )
+    for tree in range(len(roots)):
+        top = 0
+        stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = roots[tree], 0, 0, 2 * deepest + 2, 0
+        reach[0] = 1.0
+        while top >= 0:
+            node, d, c, h, done = stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3], stack[top, 4]
+            if n + 4 > len(ops):
+                ops = np.concatenate((ops, np.zeros(ops.shape, np.int32)))
+            if k + 32 + 16 * len(t) > len(factors):
+                factors = np.concatenate((factors, np.zeros(len(factors) + 32 + 16 * len(t), np.float32)))
+            hot, cold = nodes.hot[node], nodes.cold[node]
+            if _is_end(nodes, node) or (_is_end(nodes, hot) and _is_end(nodes, cold)):
+                expected[tree] += reach[top] * _expected(nodes, node)
+                if hot < 0:
+                    if d > 0:  # a tree of one leaf is part of the base value, nothing else
+                        n, k = _leaf(ops, n, factors, k, nodes, node, c, h)
+                elif nodes.hot[hot] < 0 and nodes.hot[cold] < 0:
+                    n, k = _pair(ops, n, factors, k, nodes, path, node, d, c, h, t, used)
+                else:
+                    n, k = _triple(ops, n, factors, k, nodes, path, node, d, c, h, t, used, deepest)
+                top -= 1
+                continue
+            before = _earlier(path, d, nodes.feature[node])
+            w_old = _share_above(path, before)
+            if done == 2:
+                n, k = _join(ops, n, factors, k, nodes, path, node, d, h, t, used)
+                top -= 1
+                continue
+            if done == 0:
+                n, k = _split(ops, n, factors, k, nodes, path, node, d, c, t, used)
+                path.feature[d] = nodes.feature[node]
+                path.operation[d] = n - 1
+            share = nodes.share[node] if done == 0 else 1 - nodes.share[node]
+            path.side[d], path.share[d] = done, w_old * share
+            stack[top, 4] = done + 1
+            top += 1
+            stack[top, 0], stack[top, 1], stack[top, 4] = (hot if done == 0 else cold), d + 1, 0
+            stack[top, 2], stack[top, 3] = 1 + 2 * d + done, 2 * d + done
+            reach[top] = reach[top - 1] * share
+        starts[tree + 1] = n
+    return ops[:n].copy(), factors[:k].copy(), starts, expected
 
 
 @compiled()
-def _again(f: int, depth: int, path_feature: Int32) -> int:
-    """Depth of the last node above `depth` that splits on feature f, or −1."""
+def _is_end(nodes: Any, node: int) -> bool:
+    """A leaf, or a pair."""
+    return bool(nodes.hot[node] < 0 or (nodes.hot[nodes.hot[node]] < 0 and nodes.hot[nodes.cold[node]] < 0))
+
+
+@compiled()
+def _expected(nodes: Any, node: int) -> float:
+    """Expected value of a leaf, a pair or a triple under the training cover."""
+    if nodes.hot[node] < 0:
+        return nodes.value[node]  # type: ignore[no-any-return]
+    total = 0.0
+    for child, share in ((nodes.hot[node], nodes.share[node]), (nodes.cold[node], 1 - nodes.share[node])):
+        if nodes.hot[child] < 0:
+            total += share * nodes.value[child]
+        else:
+            hot, cold = nodes.hot[child], nodes.cold[child]
+            total += share * (nodes.share[child] * nodes.value[hot] + (1 - nodes.share[child]) * nodes.value[cold])
+    return total
+
+
+@compiled()
+def _earlier(path: Any, depth: int, feature: int) -> int:
+    """Depth of the last split on the feature above `depth`, or −1."""
     for j in range(depth - 1, -1, -1):
-        if path_feature[j] == f:
+        if path.feature[j] == feature:
             return j
     return -1
+
+
+@compiled()
+def _share_above(path: Any, before: int) -> float:
+    """w_old: share that the feature's earlier splits let through."""
+    return 1.0 if before < 0 else path.share[before]
+
+
+@compiled()
+def _follows(ops: Any, path: Any, before: int) -> int:
+    """Plane that says whether the row follows the earlier splits (0: always); its SPLIT is told to keep it."""
+    if before < 0:
+        return 0
+    ops[path.operation[before], FLAGS] |= KEEP_HOT if path.side[before] == 0 else KEEP_COLD
+    return 1 + 2 * before + path.side[before]  # type: ignore[no-any-return]
 
 
 @compiled()
@@ -201,237 +316,172 @@ def _point(share: float, w_old: float, t: float) -> Any:
 
 
 @compiled()
-def _pair_point(share: float, w_old: float, t: float, v_hot: float, v_cold: float) -> Any:
-    """Sum below a pair per unit of C, and the feature's φ per unit of C; each for hot and for cold."""
-    r1, r0, q_hot, q_cold, q_old = _point(share, w_old, t)
+def _pair_point(nodes: Any, node: int, w_old: float, t: float) -> Any:
+    """Of a leaf or pair, per unit of C: the sum below if hot, if cold; the feature's φ if hot, if cold."""
+    if nodes.hot[node] < 0:
+        return nodes.value[node], nodes.value[node], 0.0, 0.0
+    v_hot, v_cold = nodes.value[nodes.hot[node]], nodes.value[nodes.cold[node]]
+    r1, r0, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t)
     phi1 = (q_hot - q_old) * r1 * v_hot - q_old * (1 - r1) * v_cold
     phi0 = -q_old * r0 * v_hot + (q_cold - q_old) * (1 - r0) * v_cold
     return r1 * v_hot + (1 - r1) * v_cold, r0 * v_hot + (1 - r0) * v_cold, phi1, phi0
 
 
 @compiled()
-def _emit(roots, hot, cold, feature, sign, limit, derived, category_set, share, threshold, missing_left, zero_is_missing, value, t,
-          used, deepest, zero_low, zero_high):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: ANN001, ANN202
-    """Operations and factors of all trees, in depth-first order; expected value of each tree."""
-    points = len(t)
-    ops = np.zeros((1024, 16), np.int32)
-    factors = np.zeros((4096, 1), np.float64)
-    n, k = 0, 0
-    starts = np.zeros(len(roots) + 1, np.int64)
-    expected = np.zeros(len(roots), np.float64)
-    stack = np.empty((2 * deepest + 4, 5), np.int64)  # node, depth, C slot, H slot, stage
-    reach = np.empty(2 * deepest + 4, np.float64)
-    path_feature = np.empty(deepest + 1, np.int32)
-    path_share = np.empty(deepest + 1, np.float64)  # of the feature's splits so far, this one's taken side included
-    path_op = np.empty(deepest + 1, np.int64)
-    path_side = np.empty(deepest + 1, np.int64)
-    for tree in range(len(roots)):
-        top = 0
-        stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = roots[tree], 0, 0, 2 * deepest + 2, 0
-        reach[0] = 1.0
-        while top >= 0:
-            node, d, c, h, stage = stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3], stack[top, 4]
-            here = reach[top]
-            ops = _room(ops, n, 4)
-            factors = _room(factors, k, 16 + 16 * points)
-            if hot[node] < 0:
-                top -= 1
-                expected[tree] += here * value[node]
-                if d > 0:
-                    ops[n, 0], ops[n, 3], ops[n, 4], ops[n, 6] = 0, c, h, k
-                    factors[k, 0] = value[node]
-                    n, k = n + 1, k + 1
-                continue
-            f, a, b = feature[node], hot[node], cold[node]
-            prev = _again(f, d, path_feature)
-            w_old = 1.0 if prev < 0 else path_share[prev]
-            s = 0 if prev < 0 else 1 + 2 * prev + path_side[prev]
-            x = f if derived[node] == 0 else used + d
-            if stage == 0:
-                if prev >= 0:
-                    ops[path_op[prev], 14] |= 1 << path_side[prev]
-                if derived[node] > 0:
-                    n, k = _derive(
-                        ops,
-                        n,
-                        factors,
-                        k,
-                        node,
-                        f,
-                        x,
-                        derived,
-                        category_set,
-                        threshold,
-                        missing_left,
-                        zero_is_missing,
-                        zero_low,
-                        zero_high,
-                    )
-                a_end = hot[a] < 0 or (hot[hot[a]] < 0 and hot[cold[a]] < 0)
-                b_end = hot[b] < 0 or (hot[hot[b]] < 0 and hot[cold[b]] < 0)
-                if hot[a] < 0 and hot[b] < 0:
-                    top -= 1
-                    expected[tree] += here * (share[node] * value[a] + (1 - share[node]) * value[b])
-                    ops[n, 0] = 1 if prev < 0 else 2
-                    ops[n, 1], ops[n, 2], ops[n, 3], ops[n, 4], ops[n, 5], ops[n, 6] = x, f, c, h, s, k
-                    factors[k, 0], factors[k + 1, 0] = sign[node], limit[node]
-                    if prev < 0:
-                        factors[k + 2, 0] = (1 - share[node]) * (value[a] - value[b])
-                        factors[k + 3, 0] = -share[node] * (value[a] - value[b])
-                        k += 4
-                    else:
-                        factors[k + 2, 0] = share[node] * value[a] + (1 - share[node]) * value[b]
-                        k += 3
-                    for i in range(points):
-                        u1, u0, phi1, phi0 = _pair_point(share[node], w_old, t[i], value[a], value[b])
-                        factors[k, 0], factors[k + 1, 0] = u1, u0
-                        k += 2
-                        if prev >= 0:
-                            factors[k, 0], factors[k + 1, 0] = phi1, phi0
-                            k += 2
-                    n += 1
-                    continue
-                if a_end and b_end:
-                    top -= 1
-                    expected[tree] += here * (
-                        share[node] * _end_value(a, hot, cold, share, value)
-                        + (1 - share[node]) * _end_value(b, hot, cold, share, value)
-                    )
-                    path_feature[d] = f
-                    prev_a = -1 if hot[a] < 0 else _again(feature[a], d + 1, path_feature)
-                    prev_b = -1 if hot[b] < 0 else _again(feature[b], d + 1, path_feature)
-                    x_a, x_b = x, x
-                    if hot[a] >= 0:
-                        x_a = feature[a]
-                        if derived[a] > 0:
-                            x_a = used + deepest + 1
-                            n, k = _derive(ops, n, factors, k, a, feature[a], x_a, derived, category_set, threshold,
-                                           missing_left, zero_is_missing, zero_low, zero_high)  # fmt: skip
-                    if hot[b] >= 0:
-                        x_b = feature[b]
-                        if derived[b] > 0:
-                            x_b = used + deepest + 2
-                            n, k = _derive(ops, n, factors, k, b, feature[b], x_b, derived, category_set, threshold,
-                                           missing_left, zero_is_missing, zero_low, zero_high)  # fmt: skip
-                    again = prev >= 0 or prev_a >= 0 or prev_b >= 0
-                    ops[n, 0] = 4 if again else 3
-                    ops[n, 1], ops[n, 2], ops[n, 3], ops[n, 4], ops[n, 5], ops[n, 6] = x, f, c, h, s, k
-                    ops[n, 8], ops[n, 9], ops[n, 11], ops[n, 12] = x_a, f, x_b, f
-                    if hot[a] >= 0:
-                        ops[n, 9] = feature[a]
-                    if hot[b] >= 0:
-                        ops[n, 12] = feature[b]
-                    factors[k, 0], factors[k + 1, 0] = sign[node], limit[node]
-                    factors[k + 2, 0], factors[k + 3, 0], factors[k + 4, 0], factors[k + 5, 0] = 1.0, 0.0, 1.0, 0.0
-                    if hot[a] >= 0:
-                        factors[k + 2, 0], factors[k + 3, 0] = sign[a], limit[a]
-                    if hot[b] >= 0:
-                        factors[k + 4, 0], factors[k + 5, 0] = sign[b], limit[b]
-                    w_a, w_b = 1.0, 1.0
-                    if again:
-                        if prev_a == d:
-                            ops[n, 14] |= 16
-                            w_a = w_old * share[node]
-                        elif prev_a >= 0:
-                            ops[n, 10] = 1 + 2 * prev_a + path_side[prev_a]
-                            ops[path_op[prev_a], 14] |= 1 << path_side[prev_a]
-                            w_a = path_share[prev_a]
-                        if prev_b == d:
-                            ops[n, 14] |= 32
-                            w_b = w_old * (1 - share[node])
-                        elif prev_b >= 0:
-                            ops[n, 13] = 1 + 2 * prev_b + path_side[prev_b]
-                            ops[path_op[prev_b], 14] |= 1 << path_side[prev_b]
-                            w_b = path_share[prev_b]
-                        factors[k + 6, 0] = share[node]
-                        factors[k + 7, 0] = _end_value(a, hot, cold, share, value)
-                        factors[k + 8, 0] = _end_value(b, hot, cold, share, value)
-                        k += 9
-                    else:
-                        factors[k + 6, 0], factors[k + 7, 0] = 1 - share[node], -share[node]
-                        for i in range(4):
-                            factors[k + 8 + i, 0] = 0.0
-                        if hot[a] >= 0:
-                            difference = value[hot[a]] - value[cold[a]]
-                            factors[k + 8, 0] = (1 - share[a]) * difference
-                            factors[k + 9, 0] = -share[a] * difference
-                        if hot[b] >= 0:
-                            difference = value[hot[b]] - value[cold[b]]
-                            factors[k + 10, 0] = (1 - share[b]) * difference
-                            factors[k + 11, 0] = -share[b] * difference
-                        k += 12
-                    for i in range(points):
-                        r1, r0, q_hot, q_cold, q_old = _point(share[node], w_old, t[i])
-                        ua1, ua0, pa1, pa0 = value[a], value[a], 0.0, 0.0
-                        if hot[a] >= 0:
-                            ua1, ua0, pa1, pa0 = _pair_point(share[a], w_a, t[i], value[hot[a]], value[cold[a]])
-                        ub1, ub0, pb1, pb0 = value[b], value[b], 0.0, 0.0
-                        if hot[b] >= 0:
-                            ub1, ub0, pb1, pb0 = _pair_point(share[b], w_b, t[i], value[hot[b]], value[cold[b]])
-                        factors[k, 0], factors[k + 1, 0] = r1, r0
-                        factors[k + 2, 0], factors[k + 3, 0] = ua1, ua0
-                        factors[k + 4, 0], factors[k + 5, 0] = ub1, ub0
-                        k += 6
-                        if again:
-                            factors[k, 0], factors[k + 1, 0] = q_hot - q_old, -q_old
-                            factors[k + 2, 0] = q_cold - q_old
-                            factors[k + 3, 0], factors[k + 4, 0] = pa1, pa0
-                            factors[k + 5, 0], factors[k + 6, 0] = pb1, pb0
-                            k += 7
-                    n += 1
-                    continue
-                ops[n, 0] = 5 if prev < 0 else 6
-                ops[n, 1], ops[n, 2], ops[n, 3], ops[n, 5], ops[n, 6], ops[n, 7] = x, f, c, s, k, d
-                factors[k, 0], factors[k + 1, 0], factors[k + 2, 0] = sign[node], limit[node], share[node]
-                k += 3
-                for i in range(points):
-                    r1, r0, q_hot, q_cold, q_old = _point(share[node], w_old, t[i])
-                    factors[k, 0], factors[k + 1, 0] = r1, r0
-                    k += 2
-                path_feature[d], path_op[d] = f, n
-                n += 1
-            if stage < 2:
-                # stage 0: into the hot child; stage 1: into the cold one
-                path_side[d] = stage
-                path_share[d] = w_old * (share[node] if stage == 0 else 1 - share[node])
-                stack[top, 4] = stage + 1
-                top += 1
-                stack[top, 0], stack[top, 1] = (a if stage == 0 else b), d + 1
-                stack[top, 2], stack[top, 3], stack[top, 4] = 1 + 2 * d + stage, 2 * d + stage, 0
-                reach[top] = here * (share[node] if stage == 0 else 1 - share[node])
-                continue
-            top -= 1
-            ops[n, 0] = 7 if prev < 0 else 8
-            ops[n, 1], ops[n, 2], ops[n, 4], ops[n, 5], ops[n, 6], ops[n, 7] = x, f, h, s, k, d
-            factors[k, 0], factors[k + 1, 0] = sign[node], limit[node]
+def _compare(ops: Any, n: int, factors: Any, k: int, nodes: Any, node: int, plane: int) -> Any:
+    """Plane whose values the node's comparison reads: its feature's, or `plane`, derived by an operation of its own."""
+    if not nodes.derived[node]:
+        return n, k, nodes.feature[node]
+    ops[n, KIND], ops[n, X1], ops[n, X2], ops[n, K] = DERIVE, nodes.feature[node], plane, k
+    ops[n, DEPTH] = nodes.category_set[node]
+    factors[k], factors[k + 1] = nodes.threshold[node], 1.0 if nodes.missing_left[node] else 0.0
+    factors[k + 2], factors[k + 3] = nodes.zero_low[node], nodes.zero_high[node]
+    return n + 1, k + 4, plane
+
+
+@compiled()
+def _operation(ops: Any, n: int, kind: int, x: int, feature: int, c: int, h: int, s: int, k: int, depth: int) -> None:
+    ops[n, KIND], ops[n, X1], ops[n, A1], ops[n, C], ops[n, H], ops[n, S1] = kind, x, feature, c, h, s
+    ops[n, K], ops[n, DEPTH] = k, depth
+
+
+@compiled()
+def _leaf(ops: Any, n: int, factors: Any, k: int, nodes: Any, node: int, c: int, h: int) -> Any:
+    """Factors: the value."""
+    _operation(ops, n, LEAF, 0, 0, c, h, 0, k, 0)
+    factors[k] = nodes.value[node]
+    return n + 1, k + 1
+
+
+@compiled()
+def _pair(
+    ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, h: int, t: Any, used: int
+) -> Any:
+    """Factors: sign, limit; φ per Σ C if hot, if cold; by point the sum below if hot, if cold.
+
+    AGAIN: sign, limit; the sum below if the row does not follow; by point sum hot, sum cold, φ hot, φ cold.
+    """
+    feature, share = nodes.feature[node], nodes.share[node]
+    before = _earlier(path, d, feature)
+    w_old, s = _share_above(path, before), _follows(ops, path, before)
+    n, k, x = _compare(ops, n, factors, k, nodes, node, used + d)
+    _operation(ops, n, PAIR if before < 0 else PAIR_AGAIN, x, feature, c, h, s, k, d)
+    factors[k], factors[k + 1] = nodes.sign[node], nodes.limit[node]
+    if before < 0:
+        difference = nodes.value[nodes.hot[node]] - nodes.value[nodes.cold[node]]
+        factors[k + 2], factors[k + 3] = (1 - share) * difference, -share * difference
+        k += 4
+    else:
+        factors[k + 2] = _expected(nodes, node)
+        k += 3
+    for i in range(len(t)):
+        factors[k], factors[k + 1], phi1, phi0 = _pair_point(nodes, node, w_old, t[i])
+        k += 2
+        if before >= 0:
+            factors[k], factors[k + 1] = phi1, phi0
             k += 2
-            for i in range(points):
-                r1, r0, q_hot, q_cold, q_old = _point(share[node], w_old, t[i])
-                factors[k, 0], factors[k + 1, 0], factors[k + 2, 0] = q_hot - q_old, -q_old, q_cold - q_old
-                k += 3
-            n += 1
-        starts[tree + 1] = n
-    return ops[:n].copy(), factors[:k, 0].astype(np.float32), starts, expected
+    return n + 1, k
 
 
 @compiled()
-def _end_value(node, hot, cold, share, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Expected value of a leaf or a pair."""
-    if hot[node] < 0:
-        return value[node]
-    return share[node] * value[hot[node]] + (1 - share[node]) * value[cold[node]]
+def _triple(
+    ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, h: int, t: Any,
+    used: int, deepest: int,
+) -> Any:  # fmt: skip
+    """Factors: sign and limit of the three nodes (of a leaf: 1, 0); φ factor of the three if hot, if cold; by point
+    r₁, r₀, sums below the hot child and the cold child, each if hot, if cold.
+
+    AGAIN: signs and limits; r and both sums where the row does not follow; by point the same six, then φ factors of
+    the top node (hot, passed by, cold) and φ of both children, each if hot, if cold.
+    """
+    feature, share = nodes.feature[node], nodes.share[node]
+    hot, cold = nodes.hot[node], nodes.cold[node]
+    before = _earlier(path, d, feature)
+    w_old, s = _share_above(path, before), _follows(ops, path, before)
+    path.feature[d] = feature
+    n, k, x = _compare(ops, n, factors, k, nodes, node, used + d)
+    x_hot, x_cold, before_hot, before_cold = x, x, -1, -1
+    if nodes.hot[hot] >= 0:
+        before_hot = _earlier(path, d + 1, nodes.feature[hot])
+        n, k, x_hot = _compare(ops, n, factors, k, nodes, hot, used + deepest + 1)
+    if nodes.hot[cold] >= 0:
+        before_cold = _earlier(path, d + 1, nodes.feature[cold])
+        n, k, x_cold = _compare(ops, n, factors, k, nodes, cold, used + deepest + 2)
+    again = before >= 0 or before_hot >= 0 or before_cold >= 0
+    _operation(ops, n, TRIPLE_AGAIN if again else TRIPLE, x, feature, c, h, s, k, d)
+    ops[n, X2], ops[n, A2] = x_hot, feature if nodes.hot[hot] < 0 else nodes.feature[hot]
+    ops[n, X3], ops[n, A3] = x_cold, feature if nodes.hot[cold] < 0 else nodes.feature[cold]
+    factors[k], factors[k + 1] = nodes.sign[node], nodes.limit[node]
+    for child, at in ((hot, k + 2), (cold, k + 4)):
+        is_leaf = nodes.hot[child] < 0
+        factors[at], factors[at + 1] = (1.0, 0.0) if is_leaf else (nodes.sign[child], nodes.limit[child])
+    w_hot, w_cold = 1.0, 1.0
+    if again:
+        if before_hot == d:
+            ops[n, FLAGS] |= SAME_AS_TOP_HOT
+            ops[n, S2], w_hot = s, w_old * share
+        else:
+            ops[n, S2], w_hot = _follows(ops, path, before_hot), _share_above(path, before_hot)
+        if before_cold == d:
+            ops[n, FLAGS] |= SAME_AS_TOP_COLD
+            ops[n, S3], w_cold = s, w_old * (1 - share)
+        else:
+            ops[n, S3], w_cold = _follows(ops, path, before_cold), _share_above(path, before_cold)
+        factors[k + 6], factors[k + 7], factors[k + 8] = share, _expected(nodes, hot), _expected(nodes, cold)
+        k += 9
+    else:
+        factors[k + 6], factors[k + 7] = 1 - share, -share
+        for child, at in ((hot, k + 8), (cold, k + 10)):
+            difference = 0.0
+            if nodes.hot[child] >= 0:
+                difference = nodes.value[nodes.hot[child]] - nodes.value[nodes.cold[child]]
+            factors[at], factors[at + 1] = (1 - nodes.share[child]) * difference, -nodes.share[child] * difference
+        k += 12
+    for i in range(len(t)):
+        r1, r0, q_hot, q_cold, q_old = _point(share, w_old, t[i])
+        factors[k], factors[k + 1] = r1, r0
+        factors[k + 2], factors[k + 3], hot1, hot0 = _pair_point(nodes, hot, w_hot, t[i])
+        factors[k + 4], factors[k + 5], cold1, cold0 = _pair_point(nodes, cold, w_cold, t[i])
+        k += 6
+        if again:
+            factors[k], factors[k + 1], factors[k + 2] = q_hot - q_old, -q_old, q_cold - q_old
+            factors[k + 3], factors[k + 4], factors[k + 5], factors[k + 6] = hot1, hot0, cold1, cold0
+            k += 7
+    return n + 1, k
 
 
 @compiled()
-def _derive(
-    ops, n, factors, k, node, f, x, derived, category_set, threshold, missing_left, zero_is_missing, zero_low, zero_high
-):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The operation that evaluates a special split into plane x."""
-    ops[n, 0], ops[n, 1], ops[n, 8], ops[n, 6] = 9, f, x, k
-    ops[n, 7] = category_set[node] if derived[node] == 1 else -1
-    factors[k, 0] = threshold[node]
-    factors[k + 1, 0] = 1.0 if missing_left[node] else 0.0
-    factors[k + 2, 0], factors[k + 3, 0] = 1.0, 0.0  # nothing lies between
-    if zero_is_missing[node]:
-        factors[k + 2, 0], factors[k + 3, 0] = zero_low[f], zero_high[f]
-    return n + 1, k + 4
+def _split(
+    ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, t: Any, used: int
+) -> Any:
+    """Factors: sign, limit; r where the row does not follow; by point r₁, r₀."""
+    feature, share = nodes.feature[node], nodes.share[node]
+    before = _earlier(path, d, feature)
+    w_old, s = _share_above(path, before), _follows(ops, path, before)
+    n, k, x = _compare(ops, n, factors, k, nodes, node, used + d)
+    _operation(ops, n, SPLIT if before < 0 else SPLIT_AGAIN, x, feature, c, 0, s, k, d)
+    factors[k], factors[k + 1], factors[k + 2] = nodes.sign[node], nodes.limit[node], share
+    k += 3
+    for i in range(len(t)):
+        factors[k], factors[k + 1], _, _, _ = _point(share, w_old, t[i])
+        k += 2
+    return n + 1, k
+
+
+@compiled()
+def _join(
+    ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, h: int, t: Any, used: int
+) -> Any:
+    """Factors: sign, limit; by point φ factors of H_hot if hot, of the other one, of H_cold if cold."""
+    feature = nodes.feature[node]
+    before = _earlier(path, d, feature)
+    w_old, s = _share_above(path, before), _follows(ops, path, before)
+    x = used + d if nodes.derived[node] else feature
+    _operation(ops, n, JOIN if before < 0 else JOIN_AGAIN, x, feature, 0, h, s, k, d)
+    factors[k], factors[k + 1] = nodes.sign[node], nodes.limit[node]
+    k += 2
+    for i in range(len(t)):
+        _, _, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t[i])
+        factors[k], factors[k + 1], factors[k + 2] = q_hot - q_old, -q_old, q_cold - q_old
+        k += 3
+    return n + 1, k

@@ -4,12 +4,13 @@ Belongs here: the interface, the choice of block size, threads. Does not belong 
 `kernel`, `interventional_kernels`), formats (see `inputs`, `readers`).
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import MAX_TREES, Float64, TreeEnsemble
 from xai_assets.explain.treeshap.inputs import BATCH_ROWS, batches, row_count
 from xai_assets.explain.treeshap.margin import predict_margin
+
+if TYPE_CHECKING:  # these modules import numba
+    from xai_assets.explain.treeshap.program import Program
+    from xai_assets.explain.treeshap.ranks import Ranks
 
 Float32 = npt.NDArray[np.float32]
 VERSION = "1"
@@ -159,7 +164,7 @@ class TreeShap:
             run(0, len(rows))
             return
         with ThreadPoolExecutor(self.threads) as pool:
-            for done in [pool.submit(run, a, b) for a, b in zip(borders, borders[1:], strict=False)]:
+            for done in [pool.submit(run, a, b) for a, b in itertools.pairwise(borders)]:
                 done.result()
 
     def _block(self, rows: int) -> int:
@@ -171,19 +176,19 @@ class TreeShap:
         return int(max(_LANES, min(256, max(64, fitting), wanted)))
 
     @cached_property
-    def _program(self) -> Any:
+    def _program(self) -> "Program":
         from xai_assets.explain.treeshap.program import build
 
         return build(self.ensemble)
 
     @cached_property
-    def _ranks(self) -> Any:
+    def _ranks(self) -> "Ranks":
         from xai_assets.explain.treeshap.ranks import ranks_of
 
         return ranks_of(self.ensemble)
 
     @cached_property
-    def _rank_program(self) -> Any:
+    def _rank_program(self) -> "Program":
         from xai_assets.explain.treeshap.program import build
 
         return build(self._ranks.ensemble, self._ranks.zero_low, self._ranks.zero_high)

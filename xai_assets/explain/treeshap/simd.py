@@ -23,14 +23,14 @@ _CONTRACT = ("contract", "nsz")
 """A product may be fused with the sum that takes it (one rounding less); nothing else may be reordered."""
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """Sixteen float32."""
 
     def __init__(self) -> None:
         super().__init__(name="xai_assets.Lanes")
 
 
-class Mask(types.Type):  # type: ignore[misc]
+class Mask(types.Type):
     """Sixteen truth values."""
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ lanes, mask = Lanes(), Mask()
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, front: Any) -> None:
-        super().__init__(manager, front, _FLOATS)
+        super().__init__(manager, front, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 @register_model(Mask)
-class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
+class _MaskModel(models.PrimitiveModel):
     def __init__(self, manager: Any, front: Any) -> None:
-        super().__init__(manager, front, _BITS)
+        super().__init__(manager, front, _BITS)  # type: ignore[no-untyped-call]
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index_type: Any, index: Any) -> Any:
@@ -83,7 +83,7 @@ def store(_: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def splat(_: Any, scalar: Any) -> Any:  # noqa: ARG001 - numba matches arguments by name
+def splat(_: Any, scalar: Any) -> Any:
     """The same float32 in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -94,9 +94,24 @@ def splat(_: Any, scalar: Any) -> Any:  # noqa: ARG001 - numba matches arguments
     return lanes(types.float32), generate
 
 
+@intrinsic
+def spread(_: Any, array: Any, index: Any) -> Any:
+    """array[index] in every lane. The array must not be written by the function that reads it so."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        scalar = builder.load(builder.gep(data, [context.cast(builder, args[1], signature.args[1], types.intp)]))
+        scalar.set_metadata("invariant.load", builder.module.add_metadata([]))  # may move out of loops with stores
+        undefined = ir.Constant(_FLOATS, ir.Undefined)
+        one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+    return lanes(array, index), generate
+
+
 def _arithmetic(emit: Callable[[Any, Any, Any], Any]) -> Any:
     @intrinsic
-    def operation(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    def operation(_: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return emit(builder, args[0], args[1])
 
@@ -111,7 +126,7 @@ mul = _arithmetic(lambda builder, a, b: builder.fmul(a, b, flags=_CONTRACT))
 
 
 @intrinsic
-def fma(_: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+def fma(_: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c, fused where the machine can."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -121,7 +136,7 @@ def fma(_: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def at_least(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+def at_least(_: Any, a: Any, b: Any) -> Any:
     """a ≥ b per lane; false where either is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -131,7 +146,7 @@ def at_least(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def select(_: Any, m: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+def select(_: Any, m: Any, a: Any, b: Any) -> Any:
     """a where m, else b."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -142,7 +157,7 @@ def select(_: Any, m: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 def _logic(emit: Callable[[Any, Any, Any], Any]) -> Any:
     @intrinsic
-    def operation(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    def operation(_: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return emit(builder, args[0], args[1])
 
