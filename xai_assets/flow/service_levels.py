@@ -46,7 +46,7 @@ TABLE = "explanation_quality"
 BACKGROUND_ROWS = 2_000
 """Requests of the day from which standard deviations and typical values are taken."""
 SLOW_SHARE = 10
-TIMING_SECONDS, TIMED_AT_LEAST = 1.0, 20
+TIMING_SECONDS, TIMED_AT_LEAST = 0.2, 20
 """Timing one request after the other ends after so many seconds, but not before so many requests."""
 
 
