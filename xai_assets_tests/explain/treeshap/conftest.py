@@ -1,6 +1,6 @@
 """Random small ensembles and rows, and twins of the kernels in rational arithmetic.
 
-Belongs here: makers that take a `random.Random` (or Hypothesis's `st.randoms(use_true_random=False)`, which shrinks),
+Belongs here: makers that take a `random.Random` (shrinking those that Hypothesis makes takes minutes; seeds do not),
 and Shapley values by their definition. Does not belong here: anything the package computes with.
 
 Test modules cannot import each other, so every function is a fixture that returns it.
@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -407,3 +408,24 @@ def exact_margin() -> Callable[..., Any]:
         return np.array([[float(m) for m in margin_twin(ensemble, x)] for x in X]).reshape(len(X), -1)
 
     return margin
+
+
+@pytest.fixture(scope="session")
+def shap_library() -> Any:
+    """shap, whose import sets off warnings of matplotlib and numpy that are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import shap
+    return shap
+
+
+@pytest.fixture(scope="session")
+def shap_interventional(shap_library: Any) -> Callable[..., tuple[Any, Any]]:
+    """`shap_interventional(model, background, X)` -> values, base; against all rows, of which shap would draw 100."""
+
+    def values(model: Any, background: Any, X: Any) -> tuple[Any, Any]:
+        masker = shap_library.maskers.Independent(background, max_samples=len(background))
+        explainer = shap_library.TreeExplainer(model, masker, feature_perturbation="interventional")
+        return explainer.shap_values(X, check_additivity=False), explainer.expected_value
+
+    return values

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-RNG = st.randoms(use_true_random=False)
+RNG = st.builds(random.Random, st.integers(0, 2**32 - 1))
 
 
 @pytest.fixture

@@ -1,0 +1,577 @@
+"""Compiled loops of interventional SHAP: which way rows go, tables per unit of a tree, the walk without tables.
+
+Belongs here: every loop over rows, nodes or patterns, in one file, because compiled code is made anew when its own
+file changes and not when another does. Does not belong here: what the values mean and the choice between tables
+and walk (see `interventional`; the mathematics is in docs/treeshap.md). Importing this module imports numba.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xai_assets.explain.treeshap.compiled import compiled
+
+ZERO = np.float64(np.float32(1e-35))
+"""Up to here |x| counts as zero; LightGBM's constant is a float32, slightly above 1e-35."""
+MAX_BITS = 11
+"""Of a unit's index. A table holds 2^bits numbers per feature, and making it takes 3^(features of a leaf) steps."""
+MAX_SLOTS = 64
+"""Distinct features on a path: one bit each in a 64-bit word."""
+CHUNK = 1024
+"""Background rows that the walk carries down a tree at once."""
+BLOCK = 256
+"""Rows that the tables are read for at once: inner loops run over a block."""
+
+# What a unit costs per row, in additions, beside one addition per feature; a table entry's share of cache misses.
+UNIT_COST, SPLIT_COST, ENTRY_COST = 6.0, 3.0, 0.002
+
+
+class Trees(NamedTuple):
+    """Arrays of a `TreeEnsemble`; thresholds as wide as the rows they are compared with."""
+
+    left: Any
+    right: Any
+    feature: Any
+    value: Any
+    threshold: Any
+    missing_left: Any
+    zero_is_missing: Any
+    category_set: Any
+    category_starts: Any
+    category_words: Any
+    category_other_left: Any
+
+
+class Paths(NamedTuple):
+    """What a node knows of the path above it, int32 [N] each.
+
+    above: distinct features on the path to the node. slot: position of the node's own feature among them, or `above`
+    where it is new; repeated: it is not new. depth, parent (-1 at a root). is_unit, size, cost: see `choose_units`.
+    """
+
+    above: Any
+    slot: Any
+    repeated: Any
+    depth: Any
+    parent: Any
+    is_unit: Any
+    size: Any
+    cost: Any
+
+
+class Plan(NamedTuple):
+    """Operations of the trees that have tables: tree t owns starts[t] … starts[t+1]-1.
+
+    ops int32 [O, 10], columns below; table int64 [O], where the entries of a unit begin: [features, 2^bits] each.
+    nodes, features: of the units, one after another. outputs int32 [T].
+    """
+
+    starts: Any
+    outputs: Any
+    ops: Any
+    table: Any
+    nodes: Any
+    features: Any
+    entries: Any
+
+
+class Weights(NamedTuple):
+    """gain[u, v] = (u−1)! v! / (u+v)! and loss[u, v] = u! (v−1)! / (u+v)!, 0 where a factorial has no meaning."""
+
+    gain: Any
+    loss: Any
+
+
+DESCEND, UNIT = 0, 1
+# Columns of an operation. SLOT of a unit: distinct features above it, whose bits come first in its index.
+KIND, DEPTH, NODE, SIDE, SLOT, REPEATED, NODES, FEATURES, FIRST_NODE, FIRST_FEATURE = range(10)
+COLUMNS = 10
+
+
+# ---------------------------------------------------------------- which way
+
+
+@compiled()
+def goes_left(x: Any, node: Any, trees: Any) -> Any:
+    """The one rule by which a value passes a node; see `TreeEnsemble`."""
+    if np.isnan(x) or (trees.zero_is_missing[node] and abs(x) <= ZERO):
+        return trees.missing_left[node]
+    chosen = trees.category_set[node]
+    if chosen < 0:
+        return x < trees.threshold[node]
+    first = trees.category_starts[chosen]
+    if x > -1 and x < 32 * (trees.category_starts[chosen + 1] - first):
+        code = int(x)
+        return (trees.category_words[first + (code >> 5)] >> np.uint32(code & 31)) & np.uint32(1) == 1
+    return trees.category_other_left[chosen]
+
+
+@compiled()
+def column_goes_left(column: Any, rows: Any, node: Any, trees: Any, out: Any) -> None:
+    """out[r] = 1 where row r of the block goes left. Plain numeric splits apart, without a branch per row."""
+    threshold = trees.threshold[node]
+    if trees.category_set[node] >= 0 or trees.zero_is_missing[node]:
+        for r in range(rows):
+            out[r] = goes_left(column[r], node, trees)
+    elif trees.missing_left[node]:
+        for r in range(rows):
+            out[r] = not column[r] >= threshold
+    else:
+        for r in range(rows):
+            out[r] = column[r] < threshold
+
+
+@compiled()
+def transpose(X: Any, first: Any, rows: Any, columns: Any) -> None:
+    """Rows of X as the columns of a block."""
+    for r in range(rows):
+        for f in range(X.shape[1]):
+            columns[f, r] = X[first + r, f]
+
+
+# ---------------------------------------------------------------- plan
+
+
+@compiled()
+def trace(root: Any, trees: Any, paths: Any, order: Any) -> Any:
+    """Fill `paths` and `order` (parents first) for one tree; its nodes, depth and most distinct features of a path."""
+    count, deepest, widest = 0, 0, 0
+    order[0] = root
+    paths.parent[root], paths.above[root], paths.depth[root] = -1, 0, 0
+    pending = 1
+    while count < pending:
+        n = order[count]
+        count += 1
+        deepest, widest = max(deepest, paths.depth[n]), max(widest, paths.above[n])
+        if trees.left[n] < 0:
+            continue
+        paths.slot[n], paths.repeated[n] = paths.above[n], 0
+        up = paths.parent[n]
+        while up >= 0:
+            if trees.feature[up] == trees.feature[n]:
+                paths.slot[n], paths.repeated[n] = paths.slot[up], 1
+                break
+            up = paths.parent[up]
+        for child in (trees.left[n], trees.right[n]):
+            order[pending] = child
+            pending += 1
+            paths.parent[child], paths.depth[child] = n, paths.depth[n] + 1
+            paths.above[child] = paths.above[n] + 1 - paths.repeated[n]
+    return count, deepest, widest
+
+
+@compiled()
+def unit_parts(root: Any, trees: Any, paths: Any, nodes: Any, features: Any) -> Any:
+    """Inner nodes of a subtree (parents first) and distinct features of its leaves' paths; how many of each."""
+    width = paths.above[root]
+    up = paths.parent[root]
+    while up >= 0:
+        features[paths.slot[up]] = trees.feature[up]
+        up = paths.parent[up]
+    count = 0
+    if trees.left[root] >= 0:
+        nodes[0] = root
+        count = 1
+    at = 0
+    while at < count:
+        n = nodes[at]
+        at += 1
+        known = False
+        for k in range(width):
+            known = known or features[k] == trees.feature[n]
+        if not known:
+            features[width] = trees.feature[n]
+            width += 1
+        for child in (trees.left[n], trees.right[n]):
+            if trees.left[child] >= 0:
+                nodes[count] = child
+                count += 1
+    return count, width
+
+
+@compiled()
+def choose_units(count: Any, trees: Any, paths: Any, order: Any) -> None:
+    """Cut one tree at its cheapest: is_unit[n] where the subtree of n becomes one table.
+
+    Bottom-up: a subtree is one unit (a table over the bits of its path's features and its own nodes), or a split whose
+    two sides are cut on their own. size[n] counts table entries; cost[n] is infinite where no cut keeps to MAX_BITS.
+    """
+    nodes, features = np.zeros(MAX_BITS + 2, np.int64), np.zeros(2 * MAX_BITS + 4, np.int64)
+    root = order[0]
+    below = np.zeros(count, np.int64)  # inner nodes of the subtree
+    for i in range(count - 1, -1, -1):
+        n = order[i]
+        left, right = trees.left[n], trees.right[n]
+        below[n - root] = 0 if left < 0 else 1 + below[left - root] + below[right - root]
+        bits = paths.above[n] + below[n - root]
+        paths.cost[n], paths.size[n], paths.is_unit[n] = np.inf, 0, 1
+        if bits <= MAX_BITS:
+            _, width = unit_parts(n, trees, paths, nodes, features)
+            paths.size[n] = width << bits
+            paths.cost[n] = UNIT_COST + width + ENTRY_COST * paths.size[n]
+        if left >= 0:
+            apart = SPLIT_COST + paths.cost[left] + paths.cost[right]
+            if apart < paths.cost[n]:
+                paths.cost[n], paths.size[n], paths.is_unit[n] = apart, paths.size[left] + paths.size[right], 0
+
+
+@compiled()
+def write_plan(root: Any, count: Any, trees: Any, paths: Any, plan: Any, at: Any) -> None:
+    """Append the operations of one tree, depth first. `at` counts ops, nodes, features and entries so far."""
+    stack = np.empty(count + 2, np.int64)
+    nodes, features = np.zeros(MAX_BITS + 2, np.int64), np.zeros(2 * MAX_BITS + 4, np.int64)
+    stack[0] = root
+    pending = 1
+    while pending > 0:
+        pending -= 1
+        n = stack[pending]
+        up = paths.parent[n]
+        if up >= 0:
+            op = plan.ops[at[0]]
+            at[0] += 1
+            op[KIND], op[DEPTH], op[NODE], op[SIDE] = DESCEND, paths.depth[up], up, trees.left[up] != n
+            op[SLOT], op[REPEATED] = paths.slot[up], paths.repeated[up]
+        if not paths.is_unit[n]:
+            stack[pending], stack[pending + 1] = trees.right[n], trees.left[n]
+            pending += 2
+            continue
+        within, width = unit_parts(n, trees, paths, nodes, features)
+        plan.table[at[0]] = at[3]
+        op = plan.ops[at[0]]
+        at[0] += 1
+        op[KIND], op[DEPTH], op[NODE], op[SLOT] = UNIT, paths.depth[n], n, paths.above[n]
+        op[NODES], op[FEATURES], op[FIRST_NODE], op[FIRST_FEATURE] = within, width, at[1], at[2]
+        plan.nodes[at[1] : at[1] + within] = nodes[:within]
+        plan.features[at[2] : at[2] + width] = features[:width]
+        at[1] += within
+        at[2] += width
+        at[3] += width << (paths.above[n] + within)
+
+
+# ---------------------------------------------------------------- index of a unit
+
+
+@compiled()
+def follow(op: Any, columns: Any, rows: Any, trees: Any, went: Any, path: Any) -> None:
+    """One step down: path[d + 1] has one bit per distinct feature, set where the row follows all its edges."""
+    d, node, shift, flip = op[DEPTH], op[NODE], np.int32(op[SLOT]), np.int32(op[SIDE])
+    left, before, after = went[d], path[d], path[d + 1]
+    if flip == 0:  # the right side comes later in the same tree and finds the answer still there
+        column_goes_left(columns[trees.feature[node]], rows, node, trees, left)
+    if op[REPEATED]:
+        for r in range(rows):
+            after[r] = before[r] & ~((np.int32(1) - (left[r] ^ flip)) << shift)
+    else:
+        for r in range(rows):
+            after[r] = before[r] | ((left[r] ^ flip) << shift)
+
+
+@compiled()
+def unit_index(op: Any, nodes: Any, columns: Any, rows: Any, trees: Any, left: Any, path: Any, index: Any) -> None:
+    """index[r]: the path's bits, then one bit per node of the unit, set where the row goes left."""
+    before = path[op[DEPTH]]
+    for r in range(rows):
+        index[r] = before[r]
+    for i in range(op[NODES]):
+        node = nodes[op[FIRST_NODE] + i]
+        column_goes_left(columns[trees.feature[node]], rows, node, trees, left)
+        shift = np.int32(op[SLOT] + i)
+        for r in range(rows):
+            index[r] |= left[r] << shift
+
+
+@compiled()
+def index_bits(op: Any) -> Any:
+    """Bits of a unit's index."""
+    return op[SLOT] + op[NODES]
+
+
+# ---------------------------------------------------------------- tables
+
+
+@compiled()
+def leaf_table(width: Any, frequency: Any, weights: Any, table: Any) -> None:
+    """table[α, k]: what a leaf of value 1 gives its k-th feature for a row with pattern α.
+
+    Only background patterns β with α ∪ β = all count, so β runs over ¬α ∪ (subsets of α).
+    """
+    full = (1 << width) - 1
+    for a in range(full + 1):
+        missing = full & ~a
+        v, lost = 0, 0.0
+        for k in range(width):
+            table[a, k] = 0.0
+            v += (missing >> k) & 1
+        s = a
+        while True:
+            share = frequency[missing | s]
+            if share != 0:
+                u, only = 0, a & ~s
+                for k in range(width):
+                    u += (only >> k) & 1
+                lost += share * weights.loss[u, v]
+                won = share * weights.gain[u, v]
+                for k in range(width):
+                    table[a, k] += won * ((only >> k) & 1)
+            if s == 0:
+                break
+            s = (s - 1) & a
+        for k in range(width):
+            if (missing >> k) & 1:
+                table[a, k] = -lost
+
+
+@compiled()
+def add_leaf_table(bits: Any, yes: Any, no: Any, counts: Any, scale: Any, weights: Any, sums: Any) -> None:
+    """Add one leaf to its unit's sums [features, 2^bits].
+
+    A row follows the leaf's k-th feature iff all bits yes[k] of its index are set and all bits no[k] are clear.
+    """
+    chosen, width = np.empty(len(yes), np.int64), 0
+    for k in range(len(yes)):
+        if yes[k] or no[k]:
+            chosen[width] = k
+            width += 1
+    pattern, frequency = np.empty(1 << bits, np.int64), np.zeros(1 << width)
+    for x in range(1 << bits):
+        a = 0
+        for q in range(width):
+            k = chosen[q]
+            a |= int((x & yes[k]) == yes[k] and (x & no[k]) == 0) << q
+        pattern[x] = a
+        frequency[a] += counts[x]
+    table = np.empty((1 << width, width))
+    leaf_table(width, frequency, weights, table)
+    for q in range(width):
+        row = sums[chosen[q]]
+        for x in range(1 << bits):
+            row[x] += scale * table[pattern[x], q]
+
+
+@compiled()
+def unit_table(op: Any, plan: Any, trees: Any, counts: Any, total: Any, weights: Any) -> Any:
+    """float64 [features of the unit, 2^bits] from how often the background has each index."""
+    given, inner, width, bits = op[SLOT], op[NODES], op[FEATURES], index_bits(op)
+    nodes = plan.nodes[op[FIRST_NODE] : op[FIRST_NODE] + inner]
+    features = plan.features[op[FIRST_FEATURE] : op[FIRST_FEATURE] + width]
+    sums = np.zeros((width, 1 << bits))
+    yes, no = np.zeros((inner + 1, width), np.int64), np.zeros((inner + 1, width), np.int64)
+    for k in range(given):
+        yes[0, k] = 1 << k
+    if inner == 0:
+        add_leaf_table(bits, yes[0], no[0], counts, trees.value[op[NODE]] / total, weights, sums)
+    for i in range(inner):  # parents first: what a row must satisfy to reach node i is known
+        column = 0
+        while features[column] != trees.feature[nodes[i]]:
+            column += 1
+        for side in range(2):
+            child = trees.left[nodes[i]] if side == 0 else trees.right[nodes[i]]
+            own_yes, own_no = yes[i].copy(), no[i].copy()
+            (own_yes if side == 0 else own_no)[column] |= 1 << (given + i)
+            if trees.left[child] < 0:
+                add_leaf_table(bits, own_yes, own_no, counts, trees.value[child] / total, weights, sums)
+            else:
+                j = i + 1
+                while nodes[j] != child:
+                    j += 1
+                yes[j], no[j] = own_yes, own_no
+    return sums
+
+
+@compiled()
+def count_indices(t: Any, plan: Any, trees: Any, background: Any, deepest: Any) -> Any:
+    """How often the background has each index, unit after unit of one tree."""
+    columns = np.empty((background.shape[1], BLOCK), background.dtype)
+    went, path = np.zeros((deepest + 1, BLOCK), np.int32), np.zeros((deepest + 2, BLOCK), np.int32)
+    index, left = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
+    ops = plan.ops[plan.starts[t] : plan.starts[t + 1]]
+    size = 0
+    for o in range(len(ops)):
+        size += (1 << index_bits(ops[o])) if ops[o, KIND] == UNIT else 0
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(background), BLOCK):
+        rows = min(BLOCK, len(background) - start)
+        transpose(background, start, rows, columns)
+        at = 0
+        for o in range(len(ops)):
+            if ops[o, KIND] == DESCEND:
+                follow(ops[o], columns, rows, trees, went, path)
+                continue
+            unit_index(ops[o], plan.nodes, columns, rows, trees, left, path, index)
+            for r in range(rows):
+                counts[at + index[r]] += 1
+            at += 1 << index_bits(ops[o])
+    return counts
+
+
+@compiled()
+def build_tables(first: Any, last: Any, plan: Any, trees: Any, background: Any, deepest: Any, weights: Any) -> None:
+    """Fill the entries of trees first … last-1 of the plan."""
+    for t in range(first, last):
+        counts = count_indices(t, plan, trees, background, deepest)
+        at = 0
+        for o in range(plan.starts[t], plan.starts[t + 1]):
+            op = plan.ops[o]
+            if op[KIND] == UNIT:
+                n = 1 << index_bits(op)
+                sums = unit_table(op, plan, trees, counts[at : at + n], len(background), weights)
+                at += n
+                for k in range(op[FEATURES]):
+                    for x in range(n):
+                        plan.entries[plan.table[o] + k * n + x] = sums[k, x]
+
+
+@compiled()
+def add_tables(X: Any, plan: Any, trees: Any, deepest: Any, phi: Any) -> None:
+    """phi[i, o, f] += the tables' values, float64, in the order of the trees."""
+    columns = np.empty((X.shape[1], BLOCK), X.dtype)
+    went, path = np.zeros((deepest + 1, BLOCK), np.int32), np.zeros((deepest + 2, BLOCK), np.int32)
+    index, left = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
+    sums = np.empty((phi.shape[1], phi.shape[2], BLOCK))
+    for start in range(0, len(X), BLOCK):
+        rows = min(BLOCK, len(X) - start)
+        transpose(X, start, rows, columns)
+        sums[:] = 0.0
+        for t in range(len(plan.starts) - 1):
+            into = sums[plan.outputs[t]]
+            for o in range(plan.starts[t], plan.starts[t + 1]):
+                op = plan.ops[o]
+                if op[KIND] == DESCEND:
+                    follow(op, columns, rows, trees, went, path)
+                    continue
+                unit_index(op, plan.nodes, columns, rows, trees, left, path, index)
+                n = 1 << index_bits(op)
+                for k in range(op[FEATURES]):
+                    target = into[plan.features[op[FIRST_FEATURE] + k]]
+                    table = plan.entries[plan.table[o] + k * n : plan.table[o] + (k + 1) * n]
+                    for r in range(rows):
+                        target[r] += table[index[r]]
+        for r in range(rows):
+            for c in range(phi.shape[1]):
+                for f in range(phi.shape[2]):
+                    phi[start + r, c, f] += sums[c, f, r]
+
+
+# ---------------------------------------------------------------- walk
+
+
+class State(NamedTuple):
+    """What the walk remembers per level: background rows still of interest, their patterns, the explained pattern."""
+
+    rows: Any
+    patterns: Any
+    counts: Any
+    own: Any
+    edges: Any
+    levels: Any
+    path: Any
+    won: Any
+
+
+@compiled()
+def ones_of(x: Any) -> Any:
+    """Number of set bits of a 64-bit word; the compiler knows this pattern as one instruction."""
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@compiled()
+def step(pattern: Any, bit: Any, follows: Any, repeated: Any) -> Any:
+    """A pattern after one more edge: the feature's bit stays only where all its edges are followed."""
+    if not follows:
+        return pattern & ~bit
+    return pattern if repeated else pattern | bit
+
+
+@compiled()
+def keep(d: Any, column: Any, node: Any, side: Any, required: Any, repeated: Any, bit: Any, trees: Any, s: Any) -> Any:
+    """Carry the background rows of level d down one edge; how many are left.
+
+    Where the explained row misses a feature, background rows that miss it too give nothing at any leaf below.
+    """
+    rows, patterns, rows_below, patterns_below = s.rows[d], s.patterns[d], s.rows[d + 1], s.patterns[d + 1]
+    kept = 0
+    for i in range(s.counts[d]):
+        p = step(patterns[i], bit, goes_left(column[rows[i]], node, trees) == (side == 0), repeated)
+        rows_below[kept], patterns_below[kept] = rows[i], p
+        kept += int(not required or (p & bit) != 0)
+    return kept
+
+
+@compiled()
+def add_leaf(patterns: Any, own: Any, width: Any, worth: Any, weights: Any, s: Any, phi: Any) -> None:
+    """The sum over background patterns at one leaf."""
+    v = width - ones_of(own)
+    lost = 0.0
+    s.won[:width] = 0.0
+    for i in range(len(patterns)):
+        only = own & ~patterns[i]
+        u = ones_of(only)
+        lost += weights.loss[u, v]
+        gain = weights.gain[u, v]
+        k = 0
+        while only != 0:
+            if only & np.uint64(1):
+                s.won[k] += gain
+            only >>= np.uint64(1)
+            k += 1
+    for k in range(width):
+        phi[s.path[k]] += worth * s.won[k] if (own >> np.uint64(k)) & np.uint64(1) else -worth * lost
+
+
+@compiled()
+def walk_tree(
+    x: Any, root: Any, trees: Any, paths: Any, columns: Any, rows: Any, total: Any, weights: Any, s: Any, phi: Any
+) -> None:
+    """Add one tree's values for one row against the background rows in `columns`; unreachable leaves are not seen."""
+    for i in range(rows):
+        s.rows[0, i], s.patterns[0, i] = i, 0
+    s.counts[0], s.own[0] = rows, 0
+    # Every entry is an edge, 2 · node + side: a node stands there twice, its left side on top.
+    s.edges[0], s.edges[1], s.levels[0], s.levels[1], pending = 2 * root + 1, 2 * root, 0, 0, 2
+    while pending > 0:
+        pending -= 1
+        n, side, d = s.edges[pending] >> 1, s.edges[pending] & 1, s.levels[pending]
+        f, slot, repeated = trees.feature[n], paths.slot[n], paths.repeated[n]
+        s.path[slot] = f
+        bit = np.uint64(1) << np.uint64(slot)
+        own = step(s.own[d], bit, goes_left(x[f], n, trees) == (side == 0), repeated)
+        kept = keep(d, columns[f], n, side, (own & bit) == 0, repeated, bit, trees, s)
+        if kept == 0:
+            continue
+        child = trees.left[n] if side == 0 else trees.right[n]
+        if trees.left[child] < 0:
+            add_leaf(s.patterns[d + 1, :kept], own, paths.above[child], trees.value[child] / total, weights, s, phi)
+            continue
+        s.counts[d + 1], s.own[d + 1] = kept, own
+        s.edges[pending], s.edges[pending + 1] = 2 * child + 1, 2 * child
+        s.levels[pending], s.levels[pending + 1] = d + 1, d + 1
+        pending += 2
+
+
+@compiled()
+def add_walks(
+    X: Any, roots: Any, outputs: Any, trees: Any, paths: Any, background: Any, deepest: Any, weights: Any, phi: Any
+) -> None:
+    """phi[i, o, f] += the values of the trees at `roots` (none of them a single leaf)."""
+    chunk = min(CHUNK, len(background))
+    columns = np.empty((background.shape[1], chunk), background.dtype)
+    state = State(
+        rows=np.zeros((deepest + 2, chunk), np.int32),
+        patterns=np.zeros((deepest + 2, chunk), np.uint64),
+        counts=np.zeros(deepest + 2, np.int64),
+        own=np.zeros(deepest + 2, np.uint64),
+        edges=np.zeros(2 * deepest + 4, np.int64),
+        levels=np.zeros(2 * deepest + 4, np.int64),
+        path=np.zeros(MAX_SLOTS, np.int64),
+        won=np.zeros(MAX_SLOTS),
+    )
+    for start in range(0, len(background), chunk):
+        rows = min(chunk, len(background) - start)
+        transpose(background, start, rows, columns)
+        for t in range(len(roots)):
+            for i in range(len(X)):
+                into = phi[i, outputs[t]]
+                walk_tree(X[i], roots[t], trees, paths, columns, rows, len(background), weights, state, into)
