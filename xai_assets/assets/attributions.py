@@ -1,4 +1,4 @@
-"""Stage 3: SHAP values of each model for the chosen requests; additivity blocks what follows."""
+"""Stage 3: attributions of each model for the chosen requests; additivity blocks what follows."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -10,6 +10,7 @@ import polars as pl
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.attribution import explain_day
+from xai_assets.flow.background import ensure_background, needs_background
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.store import Lake
 
@@ -27,7 +28,7 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
     )
 
     @stage.asset(
-        settings, table, deps=["divergence_set", "replay_log"], kinds={"xgboost", "parquet"}, checks=[additivity]
+        settings, table, deps=["divergence_set", "replay_log"], kinds={"python", "parquet"}, checks=[additivity]
     )
     def attributions(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
@@ -43,11 +44,13 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
             return {
                 "dagster/partition_row_count": report.rows,
                 "additivity_error": report.additivity_error,
-                "explainer": report.explainer,
+                **report.explainer,
                 "seconds": report.seconds,
                 "top_features": stage.table_of(top),
             }
 
+        if needs_background(monitor):
+            ensure_background(monitor)  # before any day's provenance is asked for: its hash is part of it
         yield from stage.run_days(context, monitor, table, compute, force=config.force)
         errors = {d: _error(monitor, table, date.fromisoformat(d)) for d in context.partition_keys}
         over = {d: e for d, e in errors.items() if e is not None and not e <= limit}

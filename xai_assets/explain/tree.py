@@ -14,7 +14,7 @@ from xai_assets.errors import ModelError
 from xai_assets.explain.cache import BuildOnce
 from xai_assets.explain.matrix import background_digest, checked, checked_background
 from xai_assets.explain.protocol import ExplainableModel
-from xai_assets.explain.treeshap.shap import VERSION
+from xai_assets.explain.treeshap.shap import VERSION as VERSION
 from xai_assets.records import Attributions, Float32
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Attributions of one model for one day.
 
 Belongs here: walking the chosen requests, encoding, explaining, widening to all configured features, storing.
-Does not belong here: how a model or an explainer works.
+Does not belong here: how a model or an explainer works, which explainer is used (see `background`).
 """
 
 import time
@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 
 from xai_assets.explain.additivity import additivity_error
-from xai_assets.explain.selection import explainer_for
+from xai_assets.explain.protocol import Explainer
 from xai_assets.explain.widen import widen
+from xai_assets.flow.background import monitor_explainer
 from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import Provenance
 from xai_assets.lake.alignment import explained_batches
 from xai_assets.lake.tables import PHI
 from xai_assets.records import Attributions
@@ -28,6 +30,7 @@ class AttributionReport:
     """What one model's attributions of a day look like.
 
     mean_absolute: mean |φ| per feature, margin units. seconds: the whole stage; explain_seconds: the explainer alone.
+    explainer: what made them, as in the partition's footer.
     """
 
     rows: int
@@ -35,17 +38,17 @@ class AttributionReport:
     mean_absolute: dict[str, float]
     seconds: float
     explain_seconds: float
-    explainer: str
+    explainer: dict[str, str]
 
 
 def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> AttributionReport:
     """Explain a day's chosen requests with one model and store `<role>_attributions`.
 
-    Memory is that of one batch. Raises ModelError where the artifact does not fit, and stores nothing then.
+    Memory is that of one batch. Raises ModelError where the artifact or its explainer does not fit, and stores
+    nothing then.
     """
     started = time.perf_counter()
-    model = monitor.model(role)
-    explainer = explainer_for(model)
+    model, explainer = monitor.model(role), monitor_explainer(monitor, role)
     names = monitor.config.feature_names
     rows, worst, absolute, explaining = 0, 0.0, np.zeros(len(names)), 0.0
     with monitor.lake.writer(f"{role}_attributions", monitor.name, day) as out:
@@ -58,15 +61,17 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
             out.append(_frame(chosen, role, model.version, explained, names))
             worst = max(worst, additivity_error(explained))
             rows += chosen.height
-            absolute += np.abs(explained.values, dtype=np.float64).sum(axis=0)
+            absolute += np.abs(explained.values).sum(axis=0, dtype=np.float64)
         if rows == 0:
             out.append(_frame(_NOBODY, role, model.version, _nothing(len(names)), names))
+        made_by = described(explainer)
         out.metadata |= {
             "provenance": provenance,
             "model_sha256": model.sha256,
-            "explainer": f"{explainer.id} {explainer.version}",
+            "explainer_identity": Provenance(monitor).explainer_identity(role),
             "additivity_error": repr(worst),
             "explain_seconds": repr(explaining),
+            **made_by,
         }
     means = absolute / max(rows, 1)
     return AttributionReport(
@@ -75,8 +80,20 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
         mean_absolute=dict(zip(names, means.tolist(), strict=True)),
         seconds=time.perf_counter() - started,
         explain_seconds=explaining,
-        explainer=f"{explainer.id} {explainer.version}",
+        explainer=made_by,
     )
+
+
+def described(explainer: Explainer) -> dict[str, str]:
+    """What every result carries of its explainer, as texts; "-" where there is none."""
+    reason = getattr(explainer, "reason", "")
+    return {
+        "explainer": f"{explainer.id} {explainer.version}",
+        "explainer_exact": str(explainer.is_exact).lower(),
+        "explainer_background": explainer.background_hash or "-",
+        "explainer_seed": "-" if explainer.seed is None else str(explainer.seed),
+        **({"explainer_reason": reason} if reason else {}),
+    }
 
 
 def _nothing(features: int) -> Attributions:

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from functools import cached_property
 
 from xai_assets.config import MonitorConfig
+from xai_assets.explain.selection import METHODS, choose_method
 from xai_assets.flow.budget import explanation_budget
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.ingest_report import parse_report
@@ -22,7 +23,8 @@ STAGE_VERSION = {
     "replay_log": "1",
     "labels": "1",
     "divergence_set": "1",
-    "attributions": "xgboost-native-1",
+    "attributions": "2",
+    "explanation_background": "1",
     "explanation_quality": "1",
     "reference_profile": "1",
     "attribution_histograms": "1",
@@ -74,6 +76,7 @@ class Provenance:
         self.monitor = monitor
         self._stored: dict[tuple[str, date | None], dict[str, str]] = {}
         self._files: dict[tuple[str, date], tuple[SourceFile, ...]] = {}
+        self._explainers: dict[str, str] = {}
 
     def footer(self, table: str, day: date | None) -> dict[str, str]:
         """Metadata of a stored partition; empty where there is none."""
@@ -114,7 +117,7 @@ class Provenance:
         if table.endswith("_attributions"):
             role = table.removesuffix("_attributions")
             upstream = [self.stored("divergence_set", day), self.monitor.model_hashes[role]]
-            return self._from_stored("attributions", ["features"], upstream)
+            return self._from_stored("attributions", ["features"], upstream, [self.explainer_identity(role)])
         if table == "explanation_quality":
             return self._quality(day)
         if table == "attribution_histograms":
@@ -157,7 +160,39 @@ class Provenance:
             self.monitor.config.fingerprint(*sections),
             top,
             *(hashes[r] for r in MODEL_ROLES),
+            *(self.explainer_identity(r) for r in MODEL_ROLES),
         )
+
+    def explainer_identity(self, role: str) -> str:
+        """What a role's attributions follow from besides artifact and requests: method and its version, seed where it
+        draws, background where it needs one. No explainer is built for it.
+
+        While a background is still to be made, this is an identity that no partition carries: the day is due.
+        """
+        if role not in self._explainers:
+            settings = self.monitor.config.explanation
+            method = METHODS[choose_method(self.monitor.model(role), settings.method)]
+            background = self.background_hash() or "to be made" if method.needs_background else "-"
+            seed = str(settings.seed) if method.draws else "-"
+            self._explainers[role] = " ".join((method.name, method.version, background, seed))
+        return self._explainers[role]
+
+    @cached_property
+    def background_identity(self) -> str:
+        """What the background of explainers is defined by. As with the reference profile, late changes to the days it
+        was drawn from do not change it."""
+        settings = self.monitor.config.explanation
+        return combine(
+            STAGE_VERSION["explanation_background"],
+            self.monitor.config.fingerprint("reference", "features"),
+            str(settings.background_rows),
+            str(settings.seed),
+        )
+
+    def background_hash(self) -> str | None:
+        """Hash of the stored background, if it is the one the configuration asks for."""
+        footer = self.footer("explanation_background", None)
+        return footer.get("background_hash") if footer.get("provenance") == self.background_identity else None
 
     def reference_hash(self) -> str | None:
         """Hash of the stored profile, if it is the one the configuration asks for."""

@@ -177,8 +177,12 @@ def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
 
 
 def _is_ready(provenance: Provenance, day: date) -> bool:
-    """Whether a reference day was explained with the present models; a refused day is not waited for."""
+    """Whether a reference day was explained with the present models and explainers; a refused one is not waited for."""
     if provenance.is_refused(day):
         return True
-    found = {r: provenance.footer(f"{r}_attributions", day).get("model_sha256") for r in MODEL_ROLES}
-    return found == dict(provenance.monitor.model_hashes)
+    footers = {r: provenance.footer(f"{r}_attributions", day) for r in MODEL_ROLES}
+    hashes = provenance.monitor.model_hashes
+    return all(
+        f.get("model_sha256") == hashes[r] and f.get("explainer_identity") == provenance.explainer_identity(r)
+        for r, f in footers.items()
+    )

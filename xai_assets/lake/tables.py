@@ -125,6 +125,13 @@ _HISTOGRAM_COLUMNS: tuple[tuple[str, pl.DataType | type[pl.DataType], str], ...]
     ("abs_sum", pl.Float64(), "moments row only: Σw|φ|"),
     ("squared_sum", pl.Float64(), "moments row only: Σwφ²"),
 )
+EXPLANATION_BACKGROUND = _table(
+    "explanation_background",
+    "Requests that stand for the absence of a feature, for explainers that need such. Not partitioned by day.",
+    ("request_id", pl.String(), "identifier"),
+    ("requested_on", pl.Date(), "day of the replay log it was drawn from"),
+    more="features, with the types of the replay log",
+)
 ATTRIBUTION_HISTOGRAMS = _table(
     "attribution_histograms",
     "Daily histograms over the reference's cells; empty cells are left out.",
@@ -263,6 +270,7 @@ TABLES: dict[str, Table] = {
         DIVERGENCE_SET,
         PRODUCTION_ATTRIBUTIONS,
         EXPERIMENTAL_ATTRIBUTIONS,
+        EXPLANATION_BACKGROUND,
         EXPLANATION_QUALITY,
         REFERENCE_PROFILE,
         ATTRIBUTION_HISTOGRAMS,
@@ -274,6 +282,6 @@ TABLES: dict[str, Table] = {
         MODEL_VERSIONS,
     )
 }
-UNPARTITIONED = frozenset(("reference_profile", "model_versions"))
+UNPARTITIONED = frozenset(("explanation_background", "reference_profile", "model_versions"))
 PHI = "phi_"
 """Prefix of attribution columns."""

@@ -1,0 +1,103 @@
+"""The background of explainers, and the explainer of a monitor's model.
+
+Belongs here: choosing the background's requests, storing and loading them, binding settings and background to a model.
+Does not belong here: what explainers do with it (see `explain`).
+
+The rule: the `explanation.background_rows` requests with the smallest seeded hash of their id, out of the reference
+days that are replayed when a background is first needed; out of the earliest replayed day where none of them is.
+Days of which too many rows were unusable are passed over. It is stored once, for both models, as requests rather than
+as encoded numbers, and then kept: days that arrive or change later do not change it. It is made anew only where the
+features, the reference days, `background_rows` or `seed` change. Its hash is part of every attribution's provenance, so
+that attributions over another background are stale, never mixed.
+"""
+
+import hashlib
+import json
+from datetime import date
+
+import polars as pl
+
+from xai_assets.errors import LakeError
+from xai_assets.explain.protocol import Explainer
+from xai_assets.explain.selection import METHODS, choose_method, explainer_for
+from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.provenance import Provenance
+from xai_assets.lake.sampling import Reservoir, stable_keys
+from xai_assets.records import MODEL_ROLES
+
+TABLE = "explanation_background"
+
+
+def monitor_explainer(monitor: Monitor, role: str) -> Explainer:
+    """The explainer of a role's model under the monitor's settings; a background it needs is made where there is none.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, or the configured method does not fit it.
+    LakeError
+        A background is needed, and no day is replayed yet.
+    """
+    model, settings = monitor.model(role), monitor.config.explanation
+    method = choose_method(model, settings.method)
+    background = None
+    if METHODS[method].needs_background:
+        ensure_background(monitor)
+        background = model.encode(load_background(monitor))
+    return explainer_for(model, method=method, background=background, seed=settings.seed)
+
+
+def needs_background(monitor: Monitor) -> bool:
+    """Whether one of the two models is explained by comparison with a background."""
+    method = monitor.config.explanation.method
+    return any(METHODS[choose_method(monitor.model(r), method)].needs_background for r in MODEL_ROLES)
+
+
+def ensure_background(monitor: Monitor) -> str | None:
+    """Hash of the stored background, made now where the settings' one is not stored; None while no request is."""
+    provenance = Provenance(monitor)
+    stored = provenance.background_hash()
+    if stored is not None:
+        return stored
+    days = _days(provenance)
+    rows = _draw(monitor, days)
+    if rows.height == 0:
+        return None
+    digest = hashlib.sha256(rows.write_ndjson().encode()).hexdigest()[:16]
+    metadata = {
+        "provenance": provenance.background_identity,
+        "background_hash": digest,
+        "days": json.dumps([str(d) for d in days]),
+    }
+    monitor.lake.write(TABLE, monitor.name, None, rows, metadata)
+    return digest
+
+
+def load_background(monitor: Monitor) -> pl.DataFrame:
+    """The background's requests: one column per configured feature. Raises LakeError where there is none."""
+    if not monitor.lake.exists(TABLE, monitor.name):
+        raise LakeError(
+            f"explaining the models of '{monitor.name}' needs a background, and no request is replayed yet",
+            next_step="materialize replay_log of a reference day first",
+        )
+    return monitor.lake.read(TABLE, monitor.name, columns=monitor.config.feature_names)
+
+
+def _days(provenance: Provenance) -> list[date]:
+    """Replayed days to draw from."""
+    monitor = provenance.monitor
+    replayed = [d for d in monitor.lake.days("replay_log", monitor.name) if not provenance.is_refused(d)]
+    filled = [d for d in replayed if monitor.lake.row_count("replay_log", monitor.name, d)]
+    reference = set(monitor.config.reference_days)
+    return [d for d in filled if d in reference] or filled[:1]
+
+
+def _draw(monitor: Monitor, days: list[date]) -> pl.DataFrame:
+    settings, features = monitor.config.explanation, monitor.config.feature_names
+    columns = ("request_id", *features)
+    reservoir = Reservoir(settings.background_rows)
+    for day in days:
+        for rows in monitor.lake.batches("replay_log", monitor.name, day, columns):
+            dated = rows.select("request_id", pl.lit(day).alias("requested_on"), *features)
+            reservoir.offer(dated, stable_keys(rows["request_id"], settings.seed))
+    return reservoir.smallest(settings.background_rows)
