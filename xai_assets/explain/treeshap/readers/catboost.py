@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,21 +27,28 @@ import numpy as np
 from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import Float64, TreeEnsemble, UInt32
 from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, check_tree_count
+from xai_assets.explain.treeshap.readers.cityhash import category_hash
 from xai_assets.explain.treeshap.readers.content import file_content, wrong_object
 
 MAX_DEPTH = 16
 """CatBoost's own limit for oblivious trees."""
 HASHED_CODES = 65_536
 """Whole numbers from 0 whose hashes are compared with those of the one-hot categories."""
+MISSING_LEVEL = "nan"
+"""The text that missing categories are given to CatBoost as."""
 
 
-def read(model: Any) -> TreeEnsemble:
+def read(model: Any, *, levels: Mapping[str | int, Sequence[str]] | None = None) -> TreeEnsemble:
     """The trees of a CatBoost model.
 
     Parameters
     ----------
     model
         A fitted `CatBoost`, `CatBoostClassifier` or `CatBoostRegressor`, the path of a cbm or JSON file, or its bytes.
+    levels
+        Texts of a categorical feature's levels, by the feature's name or position: the matrix holds a level's position
+        in the list. A feature that is not named has whole numbers as categories, which the matrix holds themselves.
+        NaN stands for the text "nan".
 
     Returns
     -------
@@ -50,12 +58,12 @@ def read(model: Any) -> TreeEnsemble:
     ------
     ModelError
         Damaged or no CatBoost model, no trees or too many, splits on target statistics of categories (CTR), on text or
-        embeddings, one-hot categories other than the whole numbers 0 … 65,535, no leaf weights, or CatBoost is needed
-        and not installed.
+        embeddings, one-hot categories that are neither among `levels` nor whole numbers 0 … 65,535, no leaf weights, or
+        CatBoost is needed and not installed.
     """
     document, location = _document(model)
     try:
-        return _ensemble(document, location)
+        return _ensemble(document, location, levels or {})
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError, RecursionError) as error:
         found = f"no part {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
         raise _damaged(location, found) from error
@@ -147,8 +155,8 @@ def _exported(model: Any) -> dict[str, Any]:
     return document
 
 
-def _ensemble(document: Mapping[str, Any], location: str) -> TreeEnsemble:
-    features = _Features(document["features_info"], location)
+def _ensemble(document: Mapping[str, Any], location: str, levels: Mapping[str | int, Sequence[str]]) -> TreeEnsemble:
+    features = _Features(document["features_info"], location, levels)
     stored = document.get("oblivious_trees")
     own = _oblivious if stored is not None else _nested
     stored = stored if stored is not None else document.get("trees", [])
@@ -183,8 +191,8 @@ def _source(document: Mapping[str, Any]) -> str:
 class _Features:
     """Which column each feature of the export is, and how its splits read it."""
 
-    def __init__(self, info: Mapping[str, Any], location: str) -> None:
-        self.location = location
+    def __init__(self, info: Mapping[str, Any], location: str, levels: Mapping[str | int, Sequence[str]]) -> None:
+        self.location, self.levels = location, levels
         self.floats = {int(f["feature_index"]): f for f in info.get("float_features", ())}
         self.categories = {int(f["feature_index"]): f for f in info.get("categorical_features", ())}
         self.ctrs = info.get("ctrs", ())
@@ -205,20 +213,30 @@ class _Features:
             return _Split(int(feature["flat_feature_index"]), border, treatment != "AsTrue")
         if kind == "OneHotFeature":
             feature = self.categories[int(split["cat_feature_index"])]
-            code = self._code(feature, int(split["value"]) & 0xFFFFFFFF)
-            return _Split(int(feature["flat_feature_index"]), 0.0, True, code)
+            hashed = int(split["value"]) & 0xFFFFFFFF
+            return _Split(
+                int(feature["flat_feature_index"]),
+                threshold=0.0,
+                missing_left=hashed != category_hash(MISSING_LEVEL),
+                codes=self._codes(feature, hashed),
+            )
         raise self._unreadable(kind, split)
 
-    def _code(self, feature: Mapping[str, Any], hashed: int) -> int:
-        code = _codes_by_hash(frozenset(int(v) & 0xFFFFFFFF for v in feature.get("values", ())) | {hashed}).get(hashed)
-        if code is None:
-            raise ModelError(
-                f"{self.location} has a category of feature '{self._name(feature)}' that no matrix of numbers holds",
-                expected=f"categories that are whole numbers from 0 to {HASHED_CODES - 1}",
-                found=f"one with the hash {hashed}",
-                next_step="encode the column as such numbers before training",
-            )
-        return code
+    def _codes(self, feature: Mapping[str, Any], hashed: int) -> tuple[int, ...]:
+        """The one code whose text has the hash; none where that text stands for missing values only."""
+        position = int(feature["flat_feature_index"])
+        levels = self.levels.get(self.names[position] or position, self.levels.get(position))
+        known = _hashes_of_numbers() if levels is None else _hashes_of_levels(levels)
+        if hashed in known:
+            return (known[hashed],)
+        if hashed == category_hash(MISSING_LEVEL):
+            return ()
+        raise ModelError(
+            f"{self.location} splits feature '{self._name(feature)}' on a category that is not known",
+            expected=f"whole numbers from 0 to {HASHED_CODES - 1}" if levels is None else ", ".join(levels[:20]),
+            found=f"a text with the hash {hashed} (CatBoost stores only hashes)",
+            next_step="give the feature's levels, all that it was trained on",
+        )
 
     def _unreadable(self, kind: str, split: Mapping[str, Any]) -> ModelError:
         names = sorted({self._name(self.categories[i]) for i in self._ctr_features(split)})
@@ -249,17 +267,21 @@ class _Features:
         return str(feature.get("feature_id") or f"number {feature['flat_feature_index']}")
 
 
+@dataclass(frozen=True)
 class _Split:
-    """One split in the form of `TreeEnsemble`: true goes right."""
+    """One split in the form of `TreeEnsemble`: true goes right. codes: None for a numeric split."""
 
-    def __init__(self, feature: int, threshold: float, missing_left: bool, code: int = -1) -> None:
-        self.feature, self.threshold, self.missing_left, self.code = feature, threshold, missing_left, code
+    feature: int
+    threshold: float
+    missing_left: bool
+    codes: tuple[int, ...] | None = None
 
     @property
     def words(self) -> UInt32:
-        """Every bit set but that of the one code that goes right."""
-        words = np.full(self.code // 32 + 1, 0xFFFFFFFF, np.uint32)
-        words[-1] ^= np.uint32(1 << (self.code % 32))
+        """Every bit set but those of the codes that go right."""
+        words = np.full(max(self.codes or (0,)) // 32 + 1, 0xFFFFFFFF, np.uint32)
+        for code in self.codes or ():
+            words[code // 32] ^= np.uint32(1 << (code % 32))
         return words
 
 
@@ -331,7 +353,7 @@ def _nested(tree: Mapping[str, Any], features: _Features, scale: float) -> RawTr
 
 
 def _raw_tree(splits: Sequence[_Split | None], left: Any, right: Any, value: Float64, cover: Float64) -> RawTree:
-    categorical = [i for i, split in enumerate(splits) if split is not None and split.code >= 0]
+    categorical = [i for i, split in enumerate(splits) if split is not None and split.codes is not None]
     positions = np.full(len(splits), -1)
     positions[categorical] = np.arange(len(categorical))
     return RawTree(
@@ -347,38 +369,21 @@ def _raw_tree(splits: Sequence[_Split | None], left: Any, right: Any, value: Flo
     )
 
 
-@lru_cache(maxsize=64)
-def _codes_by_hash(wanted: frozenset[int]) -> dict[int, int]:
-    """The whole numbers whose text has one of the hashes."""
+@lru_cache(maxsize=1)
+def _hashes_of_numbers() -> dict[int, int]:
+    """Code by hash, where categories are whole numbers and the code of a category is the number itself (0.2 s)."""
     found: dict[int, int] = {}
     for code in range(HASHED_CODES):
-        hashed = _hash(str(code).encode())
-        if hashed in wanted:
+        hashed = category_hash(str(code))
+        if hashed is not None:
             found.setdefault(hashed, code)
-            if len(found) == len(wanted):
-                break
     return found
 
 
-_64 = 2**64 - 1
-_K2, _K3, _KMUL = 0x9AE16A3B2F90404F, 0xC949D7C7509E6557, 0x9DDFEA08EB382D69
-
-
-def _hash(text: bytes) -> int:
-    """The lower 32 bits of CityHash64 (its version 1.0) of 1 to 8 bytes, as CatBoost hashes categories.
-
-    >>> _hash(b"0") == 1121341681 or _hash(b"1") == 1121341681  # as CatBoost 1.2 exports a column of 0 and 1
-    True
-    """
-    n = len(text)
-    if n < 4:
-        y, z = text[0] + (text[n >> 1] << 8), n + (text[-1] << 2)
-        return _folded((y * _K2 ^ z * _K3) & _64) * _K2 & 0xFFFFFFFF
-    first, last = int.from_bytes(text[:4], "little"), int.from_bytes(text[-4:], "little")
-    u, v = n + (first << 3), last
-    a = _folded((u ^ v) * _KMUL & _64)
-    return _folded((v ^ a) * _KMUL & _64) * _KMUL & 0xFFFFFFFF
-
-
-def _folded(value: int) -> int:
-    return value ^ (value >> 47)
+def _hashes_of_levels(levels: Sequence[str]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for code, level in enumerate(levels):
+        hashed = category_hash(level)
+        if hashed is not None:
+            found.setdefault(hashed, code)
+    return found

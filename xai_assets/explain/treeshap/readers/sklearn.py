@@ -46,7 +46,7 @@ def read(model: Any) -> TreeEnsemble:
     ------
     ModelError
         Another kind of object, not fitted, classification of several targets, an `init` estimator that is not
-        constant, or categories that are not the whole numbers 0, 1, 2, ….
+        constant, or categories that are neither texts nor whole numbers from 0.
     """
     from sklearn import ensemble, tree
 
@@ -220,7 +220,12 @@ def _columns(model: Any) -> tuple[Int64, dict[int, Int64]]:
 
 
 def _codes(categories: npt.NDArray[Any], name: str) -> Int64:
-    """The categories as whole numbers; missing values among them take no part."""
+    """What a matrix holds for the categories: numbers themselves, of texts the position among the sorted ones.
+
+    Missing values among them take no part.
+    """
+    if any(isinstance(category, str) for category in categories):
+        return np.arange(sum(isinstance(category, str) for category in categories))
     try:
         values = np.asarray(categories, np.float64)
     except (TypeError, ValueError) as error:
@@ -235,7 +240,7 @@ def _codes(categories: npt.NDArray[Any], name: str) -> Int64:
 def _not_codes(name: str, found: str) -> ModelError:
     return ModelError(
         f"the categories of feature '{name}' cannot be read from a matrix of numbers",
-        expected=f"whole numbers from 0 to {MAX_CATEGORY - 1}",
+        expected=f"texts, or whole numbers from 0 to {MAX_CATEGORY - 1}",
         found=found,
         next_step="encode the column as such numbers, then fit again",
     )
