@@ -89,10 +89,10 @@ class IntegratedGradientsExplainer:
         import torch
 
         method = _captum().attr.IntegratedGradients(lambda inputs: _output(self.model.native(inputs)))
-        rows = max(1, ROWS_AT_ONCE // steps)
-        baseline = torch.from_numpy(self.baseline[None])
+        rows, dtype = max(1, ROWS_AT_ONCE // steps), _dtype(self.model.native)
+        baseline = torch.from_numpy(self.baseline[None]).to(dtype)
         parts = [
-            method.attribute(torch.from_numpy(X[i : i + rows].copy()), baselines=baseline, n_steps=steps)
+            method.attribute(torch.from_numpy(X[i : i + rows].copy()).to(dtype), baselines=baseline, n_steps=steps)
             for i in range(0, len(X), rows)
         ]
         return np.concatenate([p.detach().numpy() for p in parts]).astype(np.float64)
@@ -103,12 +103,21 @@ def _output(found: Any) -> Any:
     return found.reshape(found.shape[0])
 
 
+def _dtype(module: Any) -> Any:
+    """The floating type that the module computes in."""
+    import torch
+
+    floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(floating, torch.float32)
+
+
 def _check_same_function(model: ExplainableModel, rows: Float32) -> None:
     """The module that is differentiated must be the function whose margin is reported."""
     import torch
 
     with torch.no_grad():
-        found = _output(model.native(torch.from_numpy(rows.copy()))).numpy().astype(np.float64)
+        inputs = torch.from_numpy(rows.copy()).to(_dtype(model.native))
+        found = _output(model.native(inputs)).numpy().astype(np.float64)
     gap = float(np.abs(found - model.predict_margin(rows)).max())
     if not gap <= 1e-4 * max(1.0, float(np.abs(found).max())):
         raise ModelError(

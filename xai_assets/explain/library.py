@@ -99,8 +99,12 @@ def _lightgbm(model: ExplainableModel, X: Float32) -> Any:
 def _catboost(model: ExplainableModel, X: Float32) -> Any:
     import catboost
 
-    pool = catboost.Pool(X)
-    return model.native.get_feature_importance(pool, type="ShapValues")
+    rows = model.native_rows(X) if hasattr(model, "native_rows") else X  # categories as texts, not codes
+    pool = catboost.Pool(rows, cat_features=model.native.get_cat_feature_indices())
+    try:
+        return model.native.get_feature_importance(pool, type="ShapValues")
+    except catboost.CatBoostError as error:
+        raise ModelError("CatBoost gives no attributions for this model", found=str(error)) from error
 
 
 _CONTRIBUTIONS = {"xgboost": _xgboost, "lightgbm": _lightgbm, "catboost": _catboost}

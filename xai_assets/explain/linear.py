@@ -27,8 +27,9 @@ _ESTIMATORS = """
     QuantileRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor LinearSVR
     LinearSVC LogisticRegression LogisticRegressionCV PassiveAggressiveClassifier Perceptron RidgeClassifier
     RidgeClassifierCV SGDClassifier LinearDiscriminantAnalysis
+    PoissonRegressor GammaRegressor
 """
-"""Names of scikit-learn's estimators whose decision function or prediction is b + w·x; not those with a link."""
+"""Names of scikit-learn's estimators whose margin (decision function, value, log of a log-link's value) is b + w·x."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,10 +66,6 @@ def explainer_for(
     ModelError
         The method is unknown or does not fit the model, or it needs a background and got none.
     """
-    if not hasattr(model, "native"):
-        from xai_assets.explain.bare_booster import BareBooster
-
-        model = BareBooster(getattr(model, "booster", model))
     chosen = METHODS[choose_method(model, method)]
     rows = background if chosen.needs_background else None
     digest = None if rows is None else background_digest(rows)

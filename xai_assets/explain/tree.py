@@ -5,7 +5,7 @@ Does not belong here: the kernel and the readers (see `treeshap`), what is done 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,11 +53,39 @@ def _read(model: ExplainableModel) -> "TreeEnsemble | ModelError":
     if model.kind not in readers:
         return ModelError(f"a model of kind '{model.kind}' has no trees", expected=", ".join(readers))
     try:
-        ensemble = readers[model.kind](model.native)
+        ensemble = _one_output(model, readers[model.kind](model.native))
         _check_features(ensemble, model.feature_names)
     except ModelError as error:
         return error
     return ensemble
+
+
+def _one_output(model: ExplainableModel, ensemble: "TreeEnsemble") -> "TreeEnsemble":
+    """The trees of the positive class, where scikit-learn's forests hold a probability per class."""
+    if model.kind == "sklearn" and ensemble.n_outputs == 2:
+        return only_output(ensemble, 1)
+    return ensemble
+
+
+def only_output(ensemble: "TreeEnsemble", output: int) -> "TreeEnsemble":
+    """The trees of one output alone."""
+    kept = np.flatnonzero(ensemble.tree_output == output)
+    starts, ends = ensemble.tree_starts[kept], ensemble.tree_starts[kept + 1]
+    nodes = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)] or [np.empty(0, np.int64)])
+    moved = np.empty(len(ensemble.left), np.int32)
+    moved[nodes] = np.arange(len(nodes), dtype=np.int32)
+    per_node = ("feature", "threshold", "missing_left", "zero_is_missing", "category_set", "value", "cover")
+    own: dict[str, Any] = {name: getattr(ensemble, name)[nodes] for name in per_node}
+    for side in ("left", "right"):
+        child = getattr(ensemble, side)[nodes]
+        own[side] = np.where(child >= 0, moved[child], -1).astype(np.int32)
+    return replace(
+        ensemble,
+        tree_starts=np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64),
+        tree_output=np.zeros(len(kept), np.int32),
+        base_score=ensemble.base_score[output : output + 1],
+        **own,
+    )
 
 
 def _check_features(ensemble: "TreeEnsemble", names: tuple[str, ...]) -> None:

@@ -102,6 +102,12 @@ class Model:
             return np.empty(0, np.float64)
         return self.predictor.probability(X) if output == "probability" else self.predictor.value(X)
 
+    def native_rows(self, X: Float32) -> Any:
+        """The rows in the form the library itself takes: X, or for CatBoost with levels a frame of texts."""
+        self._check_shape(X)
+        rows = getattr(self.predictor, "rows", None)
+        return X if rows is None else rows(X)
+
     def _check_shape(self, X: Float32) -> None:
         if X.ndim != 2 or X.shape[1] != len(self.features):
             raise ModelError(

@@ -165,7 +165,7 @@ def test_models_load_differ_and_their_outputs_were_logged(faulty, faulty_log):
     for role, model in models.items():
         X = model.encode(sample)
         np.testing.assert_allclose(model.predict_output(X), sample[f"{role}_output"], atol=1e-7)
-        assert additivity_error(explainer_for(model.booster).explain(X)) < 1e-5
+        assert additivity_error(explainer_for(model).explain(X)) < 1e-5
     extra = set(models["experimental"].feature_names) - set(models["production"].feature_names)
     assert extra == set(SHADOW_ONLY)
     divergent = (sample["production_output"] - sample["experimental_output"]).abs() > 0.10
@@ -260,7 +260,7 @@ def corrected_psi(reference: np.ndarray, current: np.ndarray) -> float:
 def attributions(faulty, faulty_log):
     """φ of the production model by day, on the reference's first days and on days around the faults."""
     model = load_model(faulty.production, features=FEATURES)
-    explainer = explainer_for(model.booster)
+    explainer = explainer_for(model)
     found = {}
     for day in (1, 2, 3, 4, 5, 6, 7, 33, 36, 46):
         frame = faulty_log.filter(pl.col("day") == day)

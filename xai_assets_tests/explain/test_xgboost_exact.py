@@ -1,4 +1,4 @@
-"""XGBoost's attributions against Shapley values by enumeration, and against shap's own tree algorithm."""
+"""Attributions of XGBoost models against Shapley values by enumeration, and against shap's own tree algorithm."""
 
 import itertools
 import json
@@ -76,7 +76,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equals_enumeration(case):
+def test_equals_enumeration(of_booster, case):
     parameters, wanted = CASES[case]
     X, y = data(**wanted)
     if parameters.get("objective") == "binary:logistic":
@@ -84,14 +84,14 @@ def test_equals_enumeration(case):
     types = ["float", "c" if wanted.get("levels") else "float", "float", "float"]
     matrix = xgboost.DMatrix(X, label=y, feature_types=types, enable_categorical=True)
     booster = xgboost.train({"max_depth": 3, "nthread": 1, **parameters}, matrix, 6)
-    found = explainer_for(booster).explain(X[:6])
+    found = explainer_for(of_booster(booster)).explain(X[:6])
     expected = shapley(booster, X[:6])
     np.testing.assert_allclose(found.values, expected, atol=2e-5)
     assert np.abs(expected).max() > 0.05
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_equals_shaps_own_algorithm(missing):
+def test_equals_shaps_own_algorithm(of_booster, missing):
     """shap hands XGBoost models to XGBoost itself; with the model type hidden it runs its own C implementation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shap's plots use a function that matplotlib is about to deprecate
@@ -103,13 +103,13 @@ def test_equals_shaps_own_algorithm(missing):
     assert explainer.model.model_type == "xgboost"
     explainer.model.model_type = "internal"
     expected = explainer.shap_values(X, check_additivity=False)
-    found = explainer_for(booster).explain(X)
+    found = explainer_for(of_booster(booster)).explain(X)
     np.testing.assert_allclose(found.values, expected, atol=2e-5)
 
 
-def test_the_cheap_approximation_is_not_what_is_used():
+def test_the_cheap_approximation_is_not_what_is_used(of_booster):
     X, y = data(2, missing=0.1)
     matrix = xgboost.DMatrix(X, label=y)
     booster = xgboost.train({"max_depth": 5}, matrix, 10)
     approximate = booster.predict(matrix, pred_contribs=True, approx_contribs=True)[:, :-1]
-    assert np.abs(explainer_for(booster).explain(X).values - approximate).max() > 0.01
+    assert np.abs(explainer_for(of_booster(booster)).explain(X).values - approximate).max() > 0.01

@@ -101,7 +101,7 @@ def test_trees_after_the_best_iteration_do_not_predict(table, tmp_path, booster_
     assert np.abs(expected - stopped.predict(pandas_matrix(table))).max() > 0.01
     np.testing.assert_allclose(model.predict_output(model.encode(table)), expected, atol=1e-6)
     assert model.features[1].categories == LEVELS
-    assert additivity_error(explainer_for(model.booster).explain(model.encode(table))) < 1e-5
+    assert additivity_error(explainer_for(model).explain(model.encode(table))) < 1e-5
 
 
 VARIANTS = {
@@ -134,7 +134,7 @@ def test_every_kind_of_single_output_tree_model(variant, tmp_path):
         trained.save_model(tmp_path / f"m.{ending}")
         model = load_model(tmp_path / f"m.{ending}", features=numeric("abc"))
         np.testing.assert_allclose(model.predict_output(X), trained.predict(matrix), atol=1e-6)
-        assert additivity_error(explainer_for(model.booster).explain(X)) < 1e-5
+        assert additivity_error(explainer_for(model).explain(X)) < 1e-5
 
 
 def test_regression_is_no_classifier_and_has_no_probability(table, tmp_path):
@@ -153,7 +153,7 @@ def test_model_without_names_takes_the_configured_order_when_the_number_agrees(c
     model = load_model(tmp_path / "m.ubj", features=features)
     assert model.feature_names == ("size", "fruit", "ripe")
     assert "no feature names" in model.notes[0]
-    assert explainer_for(model.booster).explain(model.encode(table)).values.shape == (600, 3)
+    assert explainer_for(model).explain(model.encode(table)).values.shape == (600, 3)
     with pytest.raises(ModelError, match="no feature names, and their number differs"):
         load_model(tmp_path / "m.ubj", features=(*features, FEATURES[3]))
 

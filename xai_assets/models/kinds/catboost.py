@@ -33,6 +33,7 @@ from xai_assets.records import FeatureSpec, Float32, Float64
 
 MISSING_LEVEL = "nan"
 CLASSIFIER_LOSSES = ("Logloss", "CrossEntropy", "Focal")
+STATISTICS = b"static_provider_v1"
 EXPONENT_LOSSES = ("Poisson", "Tweedie")
 """Regressions whose prediction is the exponential of the raw value."""
 WHAT, WRITER = "a CatBoost model", "model.save_model('model.cbm')"
@@ -43,6 +44,7 @@ def load(location: str, raw: bytes) -> Loaded:
     catboost = library("catboost", "catboost", location)
     model = catboost.CatBoost()
     try:
+        _check_length(raw)
         model.load_model(blob=raw)
         metadata = dict(model.get_metadata())
         names, categorical = list(model.feature_names_), list(model.get_cat_feature_indices())
@@ -99,12 +101,12 @@ class CatBoostPredictor:
         import catboost
 
         try:
-            return self.model.predict(self._rows(X), prediction_type=kind)
+            return self.model.predict(self.rows(X), prediction_type=kind)
         except (catboost.CatBoostError, TypeError, ValueError) as error:
             raise rejected("CatBoost", error) from error
 
-    def _rows(self, X: Float32) -> Any:
-        """The matrix, or a frame in which codes are texts again."""
+    def rows(self, X: Float32) -> Any:
+        """What CatBoost takes: the matrix, or a frame in which codes are texts again."""
         if not self.levels:
             return X
         import pandas as pd
@@ -122,6 +124,20 @@ def unwrap(location: str, model: Any) -> Loaded:
         path = Path(folder) / "model.cbm"
         model.save_model(str(path))
         return load(location, path.read_bytes())
+
+
+def _check_length(raw: bytes) -> None:
+    """CatBoost itself reads files that lack up to some hundred bytes of their trees, and crashes the process on files
+    that are cut off in the tables of level statistics that follow: a count, then each table's size and bytes."""
+    end = 8 + int.from_bytes(raw[4:8], "little")
+    if end < len(raw) and STATISTICS in raw[:end]:
+        tables, end = int.from_bytes(raw[end : end + 4], "little"), end + 4
+        for _ in range(tables):
+            end += 4 + int.from_bytes(raw[end : end + 4], "little")
+            if end > len(raw):
+                break
+    if end > len(raw) or len(raw) < 8:
+        raise ValueError(f"the file ends after {len(raw)} bytes, in the middle of its content")
 
 
 def _loss(metadata: Mapping[str, str]) -> str:
