@@ -92,9 +92,13 @@ def test_status_counts_days_and_alerts(xai, stored, monitor):
     assert facts["reference"] == "made from 6 days"
     assert facts["open_alerts"]["critical"] > 0
     assert facts["quarantined_rows"] == 0
+    assert facts["explanations"]["day"] == facts["last_day"]
+    # how fast this machine is just now must not decide
+    assert set(facts["explanations"]["missed"]) <= {"median_ms", "p95_ms"}
     code, out, _ = xai("status", monitor)
     assert code == OK
     assert "12 complete" in out
+    assert "on target" in out or "_ms missed" in out
 
 
 def test_alerts_name_the_planted_fault_and_not_before_it_began(xai, stored, monitor):
