@@ -33,7 +33,9 @@ from xai_assets.explain.treeshap.program import (
     SPLIT,
     SPLIT_AGAIN,
     TRIPLE,
-    TRIPLE_AGAIN,
+    TRIPLE_ANY,
+    TRIPLE_LOW,
+    TRIPLE_TOP,
     X1,
     X2,
     X3,
@@ -141,7 +143,68 @@ def _compile(fixed_points: int) -> Any:
                                 store(sums, a2 + b, fma(hot_share, f, load(sums, a2 + b)))
                                 f = select(m3, spread(factors, k + 10), spread(factors, k + 11))
                                 store(sums, a3 + b, fma(sub(all_shares, hot_share), f, load(sums, a3 + b)))
-                        elif kind == TRIPLE_AGAIN:
+                        elif kind == TRIPLE_TOP:
+                            x2, x3 = operations[o, X2] * block, operations[o, X3] * block
+                            a2, a3 = operations[o, A2] * block, operations[o, A3] * block
+                            for b in range(0, wide, LANES):
+                                m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
+                                m2 = at_least(mul(load(x, x2 + b), spread(factors, k + 2)), spread(factors, k + 3))
+                                m3 = at_least(mul(load(x, x3 + b), spread(factors, k + 4)), spread(factors, k + 5))
+                                f1 = at_least(load(follows, s1 + b), half)
+                                phi1, hot_share, cold_share = zero, zero, zero
+                                for p in range(P):
+                                    q = k + 11 + 9 * p
+                                    w = load(above, c + p * block + b)
+                                    r = select(m1, spread(factors, q), spread(factors, q + 1))
+                                    hot = mul(w, select(f1, r, spread(factors, k + 6)))
+                                    cold = sub(w, hot)
+                                    h2 = mul(hot, select(m2, spread(factors, q + 2), spread(factors, q + 3)))
+                                    h3 = mul(cold, select(m3, spread(factors, q + 4), spread(factors, q + 5)))
+                                    store(below, h + p * block + b, add(h2, h3))
+                                    old = spread(factors, q + 7)
+                                    phi1 = fma(select(m1, spread(factors, q + 6), old), h2, phi1)
+                                    phi1 = fma(select(m1, old, spread(factors, q + 8)), h3, phi1)
+                                    hot_share = add(hot_share, hot)
+                                    cold_share = add(cold_share, cold)
+                                store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
+                                f = select(m2, spread(factors, k + 7), spread(factors, k + 8))
+                                store(sums, a2 + b, fma(hot_share, f, load(sums, a2 + b)))
+                                f = select(m3, spread(factors, k + 9), spread(factors, k + 10))
+                                store(sums, a3 + b, fma(cold_share, f, load(sums, a3 + b)))
+                        elif kind == TRIPLE_LOW:
+                            x2, x3 = operations[o, X2] * block, operations[o, X3] * block
+                            a2, a3 = operations[o, A2] * block, operations[o, A3] * block
+                            s2, s3 = operations[o, S2] * block, operations[o, S3] * block
+                            flags = operations[o, FLAGS]
+                            # free: the top node sets no condition for this child
+                            free2 = at_least(zero if flags & SAME_AS_TOP_HOT else one, half)
+                            free3 = at_least(zero if flags & SAME_AS_TOP_COLD else one, half)
+                            for b in range(0, wide, LANES):
+                                m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
+                                m2 = at_least(mul(load(x, x2 + b), spread(factors, k + 2)), spread(factors, k + 3))
+                                m3 = at_least(mul(load(x, x3 + b), spread(factors, k + 4)), spread(factors, k + 5))
+                                f2 = both(at_least(load(follows, s2 + b), half), either(free2, m1))
+                                f3 = only_first(at_least(load(follows, s3 + b), half), only_first(m1, free3))
+                                through, phi2, phi3 = zero, zero, zero
+                                for p in range(P):
+                                    q = k + 10 + 10 * p
+                                    w = load(above, c + p * block + b)
+                                    hot = mul(w, select(m1, spread(factors, q), spread(factors, q + 1)))
+                                    cold = sub(w, hot)
+                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
+                                    u2 = select(f2, u2, spread(factors, k + 8))
+                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
+                                    u3 = select(f3, u3, spread(factors, k + 9))
+                                    difference = sub(u2, u3)
+                                    store(below, h + p * block + b, fma(hot, difference, mul(w, u3)))
+                                    through = fma(w, difference, through)
+                                    phi2 = fma(select(m2, spread(factors, q + 6), spread(factors, q + 7)), hot, phi2)
+                                    phi3 = fma(select(m3, spread(factors, q + 8), spread(factors, q + 9)), cold, phi3)
+                                f = select(m1, spread(factors, k + 6), spread(factors, k + 7))
+                                store(sums, a1 + b, fma(through, f, load(sums, a1 + b)))
+                                store(sums, a2 + b, add(load(sums, a2 + b), select(f2, phi2, zero)))
+                                store(sums, a3 + b, add(load(sums, a3 + b), select(f3, phi3, zero)))
+                        elif kind == TRIPLE_ANY:
                             x2, x3 = operations[o, X2] * block, operations[o, X3] * block
                             a2, a3 = operations[o, A2] * block, operations[o, A3] * block
                             s2, s3 = operations[o, S2] * block, operations[o, S3] * block

@@ -28,9 +28,11 @@ import numpy.typing as npt
 from xai_assets.explain.treeshap.compiled import compiled
 from xai_assets.explain.treeshap.ensemble import Float64, Int32, Int64, TreeEnsemble, UInt32, float32_ceiling
 
-LEAF, PAIR, PAIR_AGAIN, TRIPLE, TRIPLE_AGAIN, SPLIT, SPLIT_AGAIN, JOIN, JOIN_AGAIN, DERIVE = range(10)
+LEAF, PAIR, PAIR_AGAIN, TRIPLE, TRIPLE_TOP, TRIPLE_LOW, TRIPLE_ANY = range(7)
+SPLIT, SPLIT_AGAIN, JOIN, JOIN_AGAIN, DERIVE = range(7, 12)
 """Kinds of operations. PAIR: a node whose children are leaves. TRIPLE: a node whose children are pairs or leaves.
-SPLIT and JOIN: any other node, on the way down and up. AGAIN: a feature occurred before on the path.
+SPLIT and JOIN: any other node, on the way down and up. AGAIN: the feature occurred before on the path; of a triple
+that of the TOP node, of a child (LOW), or of both (ANY).
 DERIVE: a categorical or zero-is-missing split is evaluated into a plane of its own, 1 where it sends the row left."""
 
 KIND, X1, A1, C, H, S1, K, DEPTH, X2, A2, S2, X3, A3, S3, FLAGS = range(15)
@@ -39,8 +41,8 @@ written. S: plane that says whether the row follows the feature's earlier splits
 SPLIT or JOIN; the category set of a DERIVE, or −1."""
 COLUMNS = 15
 KEEP_HOT, KEEP_COLD, SAME_AS_TOP_HOT, SAME_AS_TOP_COLD = 1, 2, 16, 32
-"""Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_AGAIN: the hot (cold) child
-splits on the top node's feature."""
+"""Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_LOW, TRIPLE_ANY: the hot (cold)
+child splits on the top node's feature."""
 ZERO = 1e-35
 """|x| up to this counts as zero where zero is missing (LightGBM's kZeroThreshold)."""
 
@@ -388,11 +390,10 @@ def _triple(
     ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, h: int, t: Any,
     used: int, deepest: int,
 ) -> Any:  # fmt: skip
-    """Factors: sign and limit of the three nodes (of a leaf: 1, 0); φ factor of the three if hot, if cold; by point
-    r₁, r₀, sums below the hot child and the cold child, each if hot, if cold.
-
-    AGAIN: signs and limits; r and both sums where the row does not follow; by point the same six, then φ factors of
-    the top node (hot, passed by, cold) and φ of both children, each if hot, if cold.
+    """Factors: signs and limits of the three nodes (of a leaf: 1, 0). Then of the top node r where the row does not
+    follow, or, if new, the φ factors if hot, if cold; of the children the sums where the row does not follow, or, if
+    both are new, the φ factors of each if hot, if cold. By point r₁, r₀ and the sums below the children, each if hot,
+    if cold; if the top is not new the φ factors as in `_join`; if a child is not new φ of both, each if hot, if cold.
     """
     feature, share = nodes.feature[node], nodes.share[node]
     hot, cold = nodes.hot[node], nodes.cold[node]
@@ -407,16 +408,24 @@ def _triple(
     if nodes.hot[cold] >= 0:
         before_cold = _earlier(path, d + 1, nodes.feature[cold])
         n, k, x_cold = _compare(ops, n, factors, k, nodes, cold, used + deepest + 2)
-    again = before >= 0 or before_hot >= 0 or before_cold >= 0
-    _operation(ops, n, TRIPLE_AGAIN if again else TRIPLE, x, feature, c, h, s, k, d)
+    top_again, low_again = before >= 0, before_hot >= 0 or before_cold >= 0
+    kind = (TRIPLE_ANY if low_again else TRIPLE_TOP) if top_again else (TRIPLE_LOW if low_again else TRIPLE)
+    _operation(ops, n, kind, x, feature, c, h, s, k, d)
     ops[n, X2], ops[n, A2] = x_hot, feature if nodes.hot[hot] < 0 else nodes.feature[hot]
     ops[n, X3], ops[n, A3] = x_cold, feature if nodes.hot[cold] < 0 else nodes.feature[cold]
     factors[k], factors[k + 1] = nodes.sign[node], nodes.limit[node]
     for child, at in ((hot, k + 2), (cold, k + 4)):
         is_leaf = nodes.hot[child] < 0
         factors[at], factors[at + 1] = (1.0, 0.0) if is_leaf else (nodes.sign[child], nodes.limit[child])
+    k += 6
+    if top_again:
+        factors[k] = share
+        k += 1
+    else:
+        factors[k], factors[k + 1] = 1 - share, -share
+        k += 2
     w_hot, w_cold = 1.0, 1.0
-    if again:
+    if low_again:
         if before_hot == d:
             ops[n, FLAGS] |= SAME_AS_TOP_HOT
             ops[n, S2], w_hot = s, w_old * share
@@ -427,26 +436,27 @@ def _triple(
             ops[n, S3], w_cold = s, w_old * (1 - share)
         else:
             ops[n, S3], w_cold = _follows(ops, path, before_cold), _share_above(path, before_cold)
-        factors[k + 6], factors[k + 7], factors[k + 8] = share, _expected(nodes, hot), _expected(nodes, cold)
-        k += 9
+        factors[k], factors[k + 1] = _expected(nodes, hot), _expected(nodes, cold)
+        k += 2
     else:
-        factors[k + 6], factors[k + 7] = 1 - share, -share
-        for child, at in ((hot, k + 8), (cold, k + 10)):
+        for child in (hot, cold):
             difference = 0.0
             if nodes.hot[child] >= 0:
                 difference = nodes.value[nodes.hot[child]] - nodes.value[nodes.cold[child]]
-            factors[at], factors[at + 1] = (1 - nodes.share[child]) * difference, -nodes.share[child] * difference
-        k += 12
+            factors[k], factors[k + 1] = (1 - nodes.share[child]) * difference, -nodes.share[child] * difference
+            k += 2
     for i in range(len(t)):
         r1, r0, q_hot, q_cold, q_old = _point(share, w_old, t[i])
         factors[k], factors[k + 1] = r1, r0
         factors[k + 2], factors[k + 3], hot1, hot0 = _pair_point(nodes, hot, w_hot, t[i])
         factors[k + 4], factors[k + 5], cold1, cold0 = _pair_point(nodes, cold, w_cold, t[i])
         k += 6
-        if again:
+        if top_again:
             factors[k], factors[k + 1], factors[k + 2] = q_hot - q_old, -q_old, q_cold - q_old
-            factors[k + 3], factors[k + 4], factors[k + 5], factors[k + 6] = hot1, hot0, cold1, cold0
-            k += 7
+            k += 3
+        if low_again:
+            factors[k], factors[k + 1], factors[k + 2], factors[k + 3] = hot1, hot0, cold1, cold0
+            k += 4
     return n + 1, k
 
 
