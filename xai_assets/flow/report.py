@@ -366,7 +366,8 @@ def _service_levels(facts: _Facts) -> list[str]:
         if measure not in ("bytes", "lipschitz_median", "lipschitz_max")
     ]
     missed = [sentence for v in verdicts for sentence in v.sentences]
-    finding = f"{len(missed)} levels missed" if missed else "every level that could be measured meets its target"
+    below = [v.measure.replace("_", " ") for v in verdicts if not v.passed]
+    finding = f"off target: {', '.join(below)}" if below else "every level that was measured meets its target"
     figure = service_level_lines(shown, panels, title=f"Explanations on {facts.day}: {finding}")
     return [_section("How well requests are explained", _image(figure, "service levels"), *map(_note, missed))]
 
