@@ -182,6 +182,8 @@ def _joined_sets(trees: Sequence[RawTree]) -> tuple[Int64, Int64, UInt32, Bool]:
         own = np.full(len(tree.left), -1) if tree.category_set is None else np.asarray(tree.category_set, np.int64)
         positions.append(np.where(own < 0, -1, own + before))
         for bits, other in tree.sets:
+            if len(bits) == 0:  # one word that says the same spares kernels the empty case
+                bits = np.full(1, 0xFFFFFFFF if other else 0, np.uint32)
             words.append(np.asarray(bits, np.uint32))
             sizes.append(len(bits))
             other_left.append(other)

@@ -239,7 +239,7 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, outputs: int) -> R
     positions, sets = _categories(tree, len(left))
     return RawTree(
         left=left,
-        right=np.where(left < 0, -1, right),  # leaves with vectors keep their number here
+        right=np.where(left < 0, -1, right) if width > 1 else right,  # leaves with vectors keep their number here
         feature=np.asarray(tree["split_indices"], np.int64),
         threshold=conditions,
         missing_left=np.asarray(tree["default_left"], np.bool_),
