@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xgboost
 
 
 class Explainable:
@@ -31,7 +32,9 @@ def of_booster() -> Callable[[Any], Explainable]:
         digest = hashlib.sha256(bytes(booster.save_raw("ubj"))).hexdigest()
 
         def margin(X: np.ndarray) -> np.ndarray:
-            return booster.inplace_predict(X, predict_type="margin", validate_features=False)
+            names, types = booster.feature_names, booster.feature_types
+            matrix = xgboost.DMatrix(X, feature_names=names, feature_types=types, enable_categorical=True)
+            return booster.predict(matrix, output_margin=True)
 
         return Explainable("xgboost", booster, margin, booster.num_features(), digest)
 
