@@ -72,9 +72,10 @@ class LimeExplainer:
         )
         standardised = (row - surrogate.scaler.mean_) / surrogate.scaler.scale_
         coefficients = np.zeros(row.size)
-        for feature, coefficient in next(iter(found.as_map().values())):
+        # Of a regression LIME gives two labels: 1 is the function, 0 the same with its signs turned.
+        for feature, coefficient in found.as_map()[1]:
             coefficients[feature] = coefficient
-        return float(np.ravel(found.intercept[next(iter(found.as_map()))])[0]), coefficients * standardised
+        return float(np.ravel(found.intercept[1])[0]), coefficients * standardised
 
     def _predict(self, X: Any) -> Float64:
         return self.model.predict_margin(np.ascontiguousarray(X, dtype=np.float32))

@@ -90,7 +90,7 @@ def test_missing_values_count_as_what_the_imputer_makes_of_them(of_sklearn):
     assert additivity_error(found) < 1e-5
     np.testing.assert_allclose(found.base_value, model.predict_margin(gappy[:80]).mean(), rtol=1e-4, atol=1e-6)
     plain = of_sklearn(LogisticRegression().fit(X, CLASS))
-    with pytest.raises(ModelError, match="does not accept missing values.*column"):
+    with pytest.raises(ModelError, match=r"does not accept missing values.*column"):
         explainer_for(plain, background=BACKGROUND).explain(gappy)
     with pytest.raises(ModelError, match="does not accept missing values"):
         explainer_for(plain, background=gappy[:80])
