@@ -91,30 +91,37 @@ class Builder:
         )
 
 
-def random_split(rng: random.Random, features: int) -> dict[str, Any]:
-    """Arguments of `Builder.split`: numeric in two thirds of the cases, both missing directions, zeros as missing."""
+def random_split(rng: random.Random, features: int, categorical: frozenset[int]) -> dict[str, Any]:
+    """Arguments of `Builder.split`: numbers and sets of categories, both missing directions, zeros as missing."""
     made: dict[str, Any] = {
         "feature": rng.randrange(features),
         "threshold": rng.choice(GRID) if rng.random() < 0.85 else rng.choice((1e30, -1e30, 1e-40, 16777216.0)),
         "missing_left": rng.random() < 0.5,
         "zero_is_missing": rng.random() < 0.2,
     }
-    if rng.random() < 0.3:
+    if made["feature"] in categorical:
         words = tuple(rng.getrandbits(32) for _ in range(rng.choice((1, 1, 2))))
         made["categories"] = (words, rng.random() < 0.3)
     return made
+
+
+def random_categorical(rng: random.Random, features: int) -> frozenset[int]:
+    """About a third of the features; no library splits one feature both ways."""
+    return frozenset(f for f in range(features) if rng.random() < 0.3)
 
 
 def random_leaf(rng: random.Random, build: Builder) -> int:
     return build.leaf(rng.randint(-40, 40) / 8, 0.0 if rng.random() < 0.15 else float(rng.randint(1, 12)))
 
 
-def random_subtree(rng: random.Random, build: Builder, features: int, depth: int, bushy: float) -> int:
+def random_subtree(
+    rng: random.Random, build: Builder, features: int, depth: int, bushy: float, categorical: frozenset[int]
+) -> int:
     if depth == 0 or rng.random() > bushy:
         return random_leaf(rng, build)
-    node = build.split(**random_split(rng, features))
-    left = random_subtree(rng, build, features, depth - 1, bushy)
-    right = random_subtree(rng, build, features, depth - 1, bushy)
+    node = build.split(**random_split(rng, features, categorical))
+    left = random_subtree(rng, build, features, depth - 1, bushy, categorical)
+    right = random_subtree(rng, build, features, depth - 1, bushy, categorical)
     # What a library stores at a node need not be the sum of its children; the game is defined by the children.
     build.join(node, left, right, cover=float(rng.randint(0, 30)) if rng.random() < 0.1 else None)
     return node
@@ -127,15 +134,14 @@ def make_ensemble(
     k = rng.randint(1, outputs)
     build = Builder(features, k, rng.choice(("float32", "float64")))
     build.base_score = [rng.randint(-8, 8) / 4 for _ in range(k)]
+    categorical = random_categorical(rng, features)
     for _ in range(rng.randint(1, trees)):
-        random_subtree(rng, build, features, depth, bushy)
+        random_subtree(rng, build, features, depth, bushy, categorical)
         build.end_tree(rng.randrange(k))
     return build.build()
 
 
-def make_chain(
-    rng: random.Random, *, depth: int, features: int, side_depth: int = 1, numeric: bool = False
-) -> TreeEnsemble:
+def make_chain(rng: random.Random, *, depth: int, features: int, side_depth: int = 1) -> TreeEnsemble:
     """One tree of exactly `depth` levels: a chain of splits whose other children are small; features run in a circle.
 
     With `features >= depth` the longest path meets `depth` distinct features.
@@ -143,14 +149,14 @@ def make_chain(
     build = Builder(features)
     order = rng.sample(range(features), features)
     spine: list[int] = []
+    categorical = random_categorical(rng, features)
     for level in range(depth):
-        made = random_split(rng, features)
-        if numeric:
-            made.pop("categories", None)
-        spine.append(build.split(**{**made, "feature": order[level % features]}))
+        own = order[level % features]
+        made = random_split(rng, features, frozenset(range(features)) if own in categorical else frozenset())
+        spine.append(build.split(**{**made, "feature": own}))
     below = random_leaf(rng, build)
     for level in range(depth - 1, -1, -1):
-        side = random_subtree(rng, build, features, min(side_depth, depth - 1 - level), 0.5)
+        side = random_subtree(rng, build, features, min(side_depth, depth - 1 - level), 0.5, categorical)
         left, right = (below, side) if rng.random() < 0.5 else (side, below)
         build.join(spine[level], left, right)
         below = spine[level]
@@ -171,8 +177,9 @@ def make_rows(rng: random.Random, ensemble: TreeEnsemble, n: int) -> Any:
             return rng.choice(ODD)
         if kind < 0.9:
             return rng.choice(CODES)
-        x = rng.choice(GRID)
-        return math.nextafter(x, rng.choice((-math.inf, math.inf)))
+        x, to = rng.choice(GRID), rng.choice((-math.inf, math.inf))
+        # A double next to a whole number is a category's code only to who does not round; tested on its own.
+        return float(np.nextafter(np.float32(x), np.float32(to))) if x == int(x) else math.nextafter(x, to)
 
     dtype = rng.choice((np.float32, np.float64))
     with np.errstate(over="ignore"):
