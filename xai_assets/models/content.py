@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xai_assets.errors import ModelError
-from xai_assets.models.kinds.torch import is_exported
+from xai_assets.models.kinds.torch_archive import is_exported, is_scripted
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle")
 PICKLE_REASON = "loading a pickle runs whatever code the file holds"
@@ -140,7 +140,7 @@ def _archive(location: str, raw: bytes) -> Content:
         return Content("sklearn", "a skops file")
     if is_exported(names):
         return Content("torch", "a torch.export archive")
-    if any(n.endswith("/constants.pkl") for n in names) and any("/code/" in n for n in names):
+    if is_scripted(names):
         return Content("torch", "a TorchScript archive")
     if any(n.endswith("/data.pkl") for n in names):
         return Content(None, "a zip archive of torch.save, whose content is a pickle: save with torch.export instead")

@@ -33,9 +33,10 @@ from xai_assets.records import FeatureSpec, Float32, Float64
 
 MISSING_LEVEL = "nan"
 CLASSIFIER_LOSSES = ("Logloss", "CrossEntropy", "Focal")
-STATISTICS = b"static_provider_v1"
 EXPONENT_LOSSES = ("Poisson", "Tweedie")
 """Regressions whose prediction is the exponential of the raw value."""
+STATISTICS = b"static_provider_v1"
+"""Announces, among the trees, that tables of level statistics follow them."""
 WHAT, WRITER = "a CatBoost model", "model.save_model('model.cbm')"
 
 
@@ -130,7 +131,7 @@ def _check_length(raw: bytes) -> None:
     """CatBoost itself reads files that lack up to some hundred bytes of their trees, and crashes the process on files
     that are cut off in the tables of level statistics that follow: a count, then each table's size and bytes."""
     end = 8 + int.from_bytes(raw[4:8], "little")
-    if end < len(raw) and STATISTICS in raw[:end]:
+    if end <= len(raw) and STATISTICS in raw[:end]:
         tables, end = int.from_bytes(raw[end : end + 4], "little"), end + 4
         for _ in range(tables):
             end += 4 + int.from_bytes(raw[end : end + 4], "little")

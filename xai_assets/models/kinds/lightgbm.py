@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.errors import ModelError
-from xai_assets.models.kinds.loaded import Loaded, damaged, first_line, library, several_outputs
+from xai_assets.models.kinds.loaded import Loaded, damaged, first_line, library, rounding_note, several_outputs
 from xai_assets.records import Float32, Float64
 
 NEWEST_FORMAT = 4
@@ -40,7 +40,9 @@ def load(location: str, raw: bytes) -> Loaded:
         raise damaged(location, WHAT, WRITER, error) from error
     objective = header.get("objective", "custom").split(" ")[0]
     names = tuple(header["feature_names"].split(" "))
-    notes = [f"model {location} has linear leaves, which only its own predictions know how to read"] if linear else []
+    notes = [rounding_note(location)]
+    if linear:
+        notes.append(f"model {location} has linear leaves, which only its own predictions know how to read")
     if objective == "custom":
         notes.append(f"model {location} was trained on an objective of its own: its output is the raw score")
     return Loaded(

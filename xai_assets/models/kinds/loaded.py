@@ -19,6 +19,14 @@ PROBABILITY_FLOOR = 1e-12
 """Probabilities are kept this far from 0 and 1 before their log-odds are taken, so that these stay finite."""
 
 
+def rounding_note(location: str) -> str:
+    """For libraries that compare float64 values: the platform's matrices are float32."""
+    return (
+        f"model {location} compares inputs as float64 and gets them rounded to float32: "
+        "a value within 6e-8 (relative) of a threshold may fall on its other side"
+    )
+
+
 class Predictor(Protocol):
     """Predictions of float32 [n, d], n ≥ 1, in the model's feature order; all return float64 [n].
 

@@ -41,7 +41,7 @@ def load(location: str, raw: bytes) -> Loaded:
     try:
         session = runtime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base but Exception
-        if "nsupported model IR version" in str(error) or "opset" in str(error):
+        if "nsupported model IR version" in str(error) or "is under development" in str(error):
             raise _newer(location, runtime.__version__, error) from error
         raise damaged(location, WHAT, WRITER, error) from error
     names, count = _inputs(location, session)

@@ -27,11 +27,17 @@ from xai_assets.models.kinds.loaded import (
     one_output,
     refuse_newer,
     rejected,
+    rounding_note,
     several_outputs,
 )
 from xai_assets.records import FeatureSpec, Float32, Float64
 
 TRUSTED = (
+    "numpy.dtype",
+    "sklearn._loss.loss.HalfTweedieLoss",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     # The preprocessor of histogram gradient boosting over data frames: skops trusts a partial only together with the
@@ -39,7 +45,8 @@ TRUSTED = (
     "functools.partial",
     "sklearn.utils.validation.check_array",
 )
-"""Types that skops leaves to the reader's judgement. Trees are checked before they predict (`_check_trees`)."""
+"""Types that skops leaves to the reader's judgement; each only holds parameters. Trees are checked before they predict
+(`_check_trees`)."""
 
 PROBABILITY_FORESTS = (
     "DecisionTreeClassifier",
@@ -63,8 +70,8 @@ def load(location: str, raw: bytes) -> Loaded:
                 f"model {location} holds types that are not trusted",
                 expected="estimators of scikit-learn, numpy arrays and plain values",
                 found=", ".join(unknown),
-                next_step="save a booster in its own library's format; leave own classes out of the pipeline, or "
-                "convert it to ONNX",
+                next_step="save a booster in its own library's format; save search.best_estimator_, not the search; "
+                "leave own classes out of the pipeline, or convert it to ONNX",
             )
         estimator, notes = read_quietly(location, lambda: skops.loads(raw, trusted=list(TRUSTED)))
     except ModelError:
@@ -92,6 +99,8 @@ def from_estimator(location: str, estimator: Any, notes: Sequence[str] = ()) -> 
         found += _classes(location, estimator)
     if final_step(estimator) in PROBABILITY_FORESTS:
         found.append(f"{name} averages probabilities, so attributions explain the probability, not log-odds")
+    if final_step(estimator).startswith("HistGradientBoosting"):
+        found.append(rounding_note(location))
     try:
         _check_trees(estimator)
     except ValueError as error:

@@ -9,6 +9,7 @@ function; leave a final sigmoid out of the module.
 """
 
 import io
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ import numpy as np
 
 from xai_assets.errors import ModelError
 from xai_assets.models.kinds.loaded import Loaded, damaged, first_line, library, logistic, one_output, rejected
+from xai_assets.models.kinds.torch_archive import (
+    UnsafeArchiveError,
+    check_exported,
+    check_scripted,
+    is_exported,
+)
 from xai_assets.records import FeatureSpec, Float32, Float64
 
 WHAT, WRITER = "a TorchScript or torch.export archive", "torch.jit.save or torch.export.save"
@@ -28,6 +35,13 @@ def load(location: str, raw: bytes) -> Loaded:
     torch = library("torch", "torch", location)
     try:
         module = _exported(torch, raw) if is_exported(_members(raw)) else _scripted(torch, raw)
+    except UnsafeArchiveError as error:
+        raise ModelError(
+            f"model {location} is refused: loading it could run more than operators on tensors",
+            expected=f"{WHAT} of plain tensors and operators",
+            found=str(error),
+            next_step="export the module again with torch.export of this version and torch.export.save",
+        ) from error
     except Exception as error:  # torch raises RuntimeError, ValueError, zip and serialization errors of its own
         if "version" in str(error).lower() and "maximum supported" in str(error).lower():
             raise ModelError(
@@ -51,11 +65,6 @@ def from_module(location: str, module: Any) -> Loaded:
         n_features=None,
         notes=(f"model {location}: missing values reach the module as NaN",),
     )
-
-
-def is_exported(members: Sequence[str]) -> bool:
-    """Whether an archive with these files was written by torch.export.save."""
-    return any(m.endswith(("archive_format", "serialized_exported_program.json")) for m in members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +100,17 @@ def _members(raw: bytes) -> list[str]:
 
 
 def _scripted(torch: Any, raw: bytes) -> Any:
-    return torch.jit.load(io.BytesIO(raw), map_location="cpu").eval()
+    check_scripted(raw)
+    with warnings.catch_warnings():
+        # torch.jit is deprecated in favour of torch.export, which whoever reads a given archive cannot change.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(io.BytesIO(raw), map_location="cpu").eval()
 
 
 def _exported(torch: Any, raw: bytes) -> Any:
-    return torch.export.load(io.BytesIO(raw)).module()
+    check_exported(raw, lambda inputs: torch.load(io.BytesIO(inputs), weights_only=True))
+    # Guards are source code that module() would run; wrong numbers of features are found by trying (see `_bind`).
+    return torch.export.load(io.BytesIO(raw)).module(check_guards=False)
 
 
 def _bind(location: str, module: Any, features: Sequence[FeatureSpec]) -> ModulePredictor:
