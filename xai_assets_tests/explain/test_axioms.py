@@ -35,7 +35,9 @@ def test_null_player(of_booster):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 3)).astype(np.float32)
     X[:, 1] = 4.0  # cannot be split on
-    found = explainer_for(of_booster(trained(X, X[:, 0] - X[:, 2]))).explain(rng.normal(size=(50, 3)).astype(np.float32))
+    found = explainer_for(of_booster(trained(X, X[:, 0] - X[:, 2]))).explain(
+        rng.normal(size=(50, 3)).astype(np.float32)
+    )
     assert (found.values[:, 1] == 0).all()
     assert (np.abs(found.values[:, [0, 2]]).max(0) > 0.1).all()
 

@@ -18,7 +18,7 @@ pytestmark = [
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(8, 3)).astype(np.float32)
-BACKGROUND = (RNG.normal(size=(50, 3)) + [1, 0, -1]).astype(np.float32)
+BACKGROUND = (RNG.normal(size=(50, 3)) + np.array([1, 0, -1])).astype(np.float32)
 
 
 class Product(torch.nn.Module):
