@@ -69,7 +69,8 @@ def explainer_for(
     chosen = METHODS[choose_method(model, method)]
     rows = background if chosen.needs_background else None
     digest = None if rows is None else background_digest(rows)
-    key = (model.kind, model.sha256, model.feature_names, chosen.name, digest, seed if chosen.draws else None)
+    artifact = (model.kind, model.sha256, model.feature_names, tree.categories(model))
+    key = (*artifact, chosen.name, digest, seed if chosen.draws else None)
     return _KEPT.get(key, lambda: _build(model, chosen, rows, seed))
 
 

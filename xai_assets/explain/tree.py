@@ -32,7 +32,7 @@ def tree_ensemble(model: ExplainableModel) -> "TreeEnsemble":
     ModelError
         The model has no trees, or trees that the kernel cannot read; the message says what.
     """
-    key = (model.kind, model.sha256, model.feature_names)
+    key = (model.kind, model.sha256, model.feature_names, categories(model))
     found = _ENSEMBLES.get(key, lambda: _read(model))
     if isinstance(found, ModelError):
         raise ModelError(
@@ -41,13 +41,20 @@ def tree_ensemble(model: ExplainableModel) -> "TreeEnsemble":
     return found
 
 
+def categories(model: ExplainableModel) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Position and levels of each categorical feature, where the model says them (`models.Model.features`)."""
+    specs = enumerate(getattr(model, "features", ()))
+    return tuple((i, tuple(f.categories)) for i, f in specs if f.kind == "categorical")
+
+
 def _read(model: ExplainableModel) -> "TreeEnsemble | ModelError":
     from xai_assets.explain.treeshap.ensemble import TreeEnsemble
+    from xai_assets.explain.treeshap.readers import catboost
 
     readers: dict[str, Callable[[Any], TreeEnsemble]] = {
         "xgboost": TreeEnsemble.from_xgboost,
         "lightgbm": TreeEnsemble.from_lightgbm,
-        "catboost": TreeEnsemble.from_catboost,
+        "catboost": lambda native: catboost.read(native, levels=dict(categories(model))),  # its file has only hashes
         "sklearn": TreeEnsemble.from_sklearn,
     }
     if model.kind not in readers:

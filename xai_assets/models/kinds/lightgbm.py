@@ -48,7 +48,7 @@ def load(location: str, raw: bytes) -> Loaded:
     return Loaded(
         kind="callable" if linear else "lightgbm",
         native=booster,
-        bind=lambda _: BoosterPredictor(booster),
+        bind=lambda _: BoosterPredictor(booster, averaged="average_output" in header),
         objective=objective,
         is_classifier=objective == "binary",
         n_features=len(names),
@@ -60,12 +60,18 @@ def load(location: str, raw: bytes) -> Loaded:
 
 @dataclass(frozen=True, eq=False)
 class BoosterPredictor:
-    """Raw scores and outputs. A float32 input is compared as float64, as LightGBM does with any frame."""
+    """Raw scores and outputs. A float32 input is compared as float64, as LightGBM does with any frame.
+
+    averaged: the trees are a random forest. LightGBM's raw score is then their sum, though its prediction puts their
+    average through the link; the margin here is the average.
+    """
 
     booster: Any
+    averaged: bool = False
 
     def margin(self, X: Float32) -> Float64:
-        return np.asarray(self.booster.predict(X, raw_score=True), dtype=np.float64)
+        scores = np.asarray(self.booster.predict(X, raw_score=True), dtype=np.float64)
+        return scores / self.booster.current_iteration() if self.averaged else scores
 
     def value(self, X: Float32) -> Float64:
         return np.asarray(self.booster.predict(X), dtype=np.float64)
