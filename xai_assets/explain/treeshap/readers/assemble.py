@@ -54,6 +54,21 @@ def check_tree_count(count: int, location: str) -> None:
         )
 
 
+def at_most(left: Int64, right: Int64, threshold: Float64, missing_left: Bool) -> tuple[Int64, Int64, Float64, Bool]:
+    """Children, threshold and direction of missing values for splits that send x left iff x ≤ threshold.
+
+    A split that only parts missing values from all others has the threshold ∞, and x = ∞ goes left there, which no
+    x < t says: its children change places, and t = −∞ sends every number right.
+    """
+    everything = np.isposinf(threshold)
+    return (
+        np.where(everything, right, left),
+        np.where(everything, left, right),
+        np.where(everything, -np.inf, np.nextafter(threshold, np.inf)),
+        np.where(everything, ~missing_left, missing_left),
+    )
+
+
 def assemble(
     trees: Sequence[RawTree],
     *,

@@ -19,7 +19,7 @@ import numpy as np
 
 from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble
-from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, check_tree_count
+from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, at_most, check_tree_count
 from xai_assets.explain.treeshap.readers.content import file_content, wrong_object
 
 KNOWN_VERSIONS = ("v2", "v3", "v4")
@@ -169,10 +169,6 @@ def _tree(block: Mapping[str, str], output: int, scale: float, location: str) ->
     inner = leaves - 1
     if inner == 0:
         return _single_leaf(values, output)
-    left, right = (
-        np.concatenate((_children(block, key, inner, leaves), np.full(leaves, -1)))
-        for key in ("left_child", "right_child")
-    )
     kinds = _integers(block, "decision_type", inner)
     categorical = (kinds & CATEGORICAL) != 0
     missing = (kinds >> 2) & 3
@@ -182,15 +178,18 @@ def _tree(block: Mapping[str, str], output: int, scale: float, location: str) ->
     default_left = (kinds & DEFAULT_LEFT) != 0
     nan_left = np.where(missing == MISSING_NONE, threshold >= 0.0, default_left) & ~categorical
 
+    left, right = (_children(block, key, inner, leaves) for key in ("left_child", "right_child"))
+    left, right, border, nan_left = at_most(left, right, np.where(categorical, 0.0, _around_zero(threshold)), nan_left)
+
     def padded(values: Any, fill: Any) -> Any:
         return np.concatenate((values, np.full(leaves, fill)))
 
     positions, sets = _categories(block, categorical, threshold)
     return RawTree(
-        left=left,
-        right=right,
+        left=padded(left, -1),
+        right=padded(right, -1),
         feature=padded(_integers(block, "split_feature", inner), -1),
-        threshold=padded(np.where(categorical, 0.0, _strict(threshold)), 0.0),
+        threshold=padded(border, 0.0),
         missing_left=padded(nan_left, False),
         value=np.concatenate((np.zeros(inner), values)),
         cover=np.concatenate((_numbers(block, "internal_count", inner), _numbers(block, "leaf_count", leaves))),
@@ -201,10 +200,10 @@ def _tree(block: Mapping[str, str], output: int, scale: float, location: str) ->
     )
 
 
-def _strict(threshold: Float64) -> Float64:
-    """The border t with x < t where LightGBM says x ≤ threshold, all |x| ≤ `ZERO` being on the side of 0."""
-    strict = np.nextafter(np.where((threshold >= 0) & (threshold <= ZERO), ZERO, threshold), np.inf)
-    return np.where((threshold < 0) & (threshold >= -ZERO), -ZERO, strict)
+def _around_zero(threshold: Float64) -> Float64:
+    """The same thresholds, moved so that all |x| ≤ `ZERO` are on the side of 0."""
+    above = np.where((threshold >= 0) & (threshold <= ZERO), ZERO, threshold)
+    return np.where((threshold < 0) & (threshold >= -ZERO), np.nextafter(-ZERO, -np.inf), above)
 
 
 def _single_leaf(value: Float64, output: int) -> RawTree:

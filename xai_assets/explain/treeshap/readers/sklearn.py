@@ -5,7 +5,8 @@ Does not belong here: loading estimators from files (a pickle runs code; see `mo
 
 Splits send x left iff x ≤ threshold: trees, forests and gradient boosting round x to float32 before, histogram gradient
 boosting does not. NaN goes where training sent it. In histogram gradient boosting a categorical split sends listed
-categories left, other categories seen in training right, and NaN and unseen ones where missing values go.
+categories left, other categories seen in training right, and NaN and unseen ones where missing values go. Codes are
+whole numbers: a fraction is an unseen category to scikit-learn, and its whole part in the one form.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.errors import ModelError
-from xai_assets.explain.treeshap.ensemble import Bool, Float64, Int64, TreeEnsemble, UInt32
-from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, check_tree_count
+from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble, UInt32
+from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, at_most, check_tree_count
 from xai_assets.explain.treeshap.readers.content import wrong_object
 
 MAX_CATEGORY = 2**24
@@ -122,7 +123,7 @@ def _tree(tree: Any, is_classifier: bool, scale: float) -> RawTree:
 
 
 def _numeric(tree: Any, value: Float64, output: int) -> RawTree:
-    left, right, threshold, missing_left = _canonical(
+    left, right, threshold, missing_left = at_most(
         np.asarray(tree.children_left, np.int64),
         np.asarray(tree.children_right, np.int64),
         np.asarray(tree.threshold, np.float64),
@@ -137,20 +138,6 @@ def _numeric(tree: Any, value: Float64, output: int) -> RawTree:
         value=value,
         cover=np.asarray(tree.weighted_n_node_samples, np.float64),
         output=output,
-    )
-
-
-def _canonical(left: Int64, right: Int64, threshold: Float64, missing_left: Bool) -> tuple[Int64, Int64, Float64, Bool]:
-    """From x ≤ c to x < t. A split that only parts missing values from all others has c = ∞, which no t can stand
-    for where x is ∞ too: its children change places, and t = −∞ sends every number right.
-    """
-    everything = np.isposinf(threshold)
-    strict = np.where(everything, -np.inf, np.nextafter(threshold, np.inf))
-    return (
-        np.where(everything, right, left),
-        np.where(everything, left, right),
-        strict,
-        np.where(everything, ~missing_left, missing_left),
     )
 
 
@@ -251,7 +238,7 @@ def _histogram_tree(predictor: Any, output: int, columns: Int64, categories: dic
     leaf = nodes["is_leaf"].astype(np.bool_)
     missing_left = nodes["missing_go_to_left"].astype(np.bool_)
     left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
-    left, right, threshold, nan_left = _canonical(left, right, nodes["num_threshold"].astype(np.float64), missing_left)
+    left, right, threshold, nan_left = at_most(left, right, nodes["num_threshold"].astype(np.float64), missing_left)
     own = nodes["feature_idx"].astype(np.int64)
     positions = np.full(len(nodes), -1)
     sets: list[tuple[UInt32, bool]] = []

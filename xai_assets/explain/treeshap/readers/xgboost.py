@@ -6,7 +6,8 @@ Does not belong here: the two formats (see `xai_assets.model_document`).
 The library itself is not needed for a file. What the fields mean was checked against XGBoost 3.2's predictions:
 numbers are float32 written in decimal, so they are rounded to float32 first; a numeric split sends x left iff
 x < threshold; a categorical split sends the listed codes right and every other code, negative and unseen ones
-included, left; DART multiplies each tree with its `weight_drop`; `base_score` is stored in the units of the
+included, left (codes are whole numbers: of a fraction between -1 and 0 XGBoost says that it is no category, the one
+form that it is code 0); DART multiplies each tree with its `weight_drop`; `base_score` is stored in the units of the
 prediction, not of the margin.
 """
 
