@@ -123,12 +123,14 @@ def _check_splits(tree: Mapping[str, Any], features: int, inner: npt.NDArray[np.
     used = np.asarray(tree["split_indices"], dtype=np.int64)[inner]
     if ((used < 0) | (used >= features)).any():
         raise ValueError("a split on a feature that does not exist")
-    # A leaf keeps its value in split_conditions; a threshold of infinity is odd but harmless.
-    if np.isnan(np.asarray(tree["split_conditions"], dtype=np.float64)).any():
-        raise ValueError("a leaf or a threshold is not a number")
     kinds = np.asarray(tree["split_type"] if "split_type" in tree else np.zeros(nodes), dtype=np.int64)
     if len(kinds) not in (0, nodes) or ((kinds != 0) & (kinds != 1)).any():
         raise ValueError("an unknown kind of split")
+    # A leaf keeps its value in split_conditions; a threshold of infinity is odd but harmless. A categorical split has
+    # none: up to 3.1 the file says NaN there.
+    unused = (kinds == 1) & inner if len(kinds) else np.zeros(nodes, dtype=np.bool_)
+    if np.isnan(np.asarray(tree["split_conditions"], dtype=np.float64)[~unused]).any():
+        raise ValueError("a leaf or a threshold is not a number")
     categorical = np.flatnonzero(kinds == 1)
     owners = np.asarray(tree.get("categories_nodes", ()), dtype=np.int64)
     starts = np.asarray(tree.get("categories_segments", ()), dtype=np.int64)
