@@ -1,6 +1,7 @@
 """Why one request scored as it did, in both models, and why they differ.
 
-Belongs here: finding the request and printing it. Does not belong here: computing attributions; stored ones are shown.
+Belongs here: finding the request and printing it. Does not belong here: computing attributions. Stored ones are shown;
+with `--method` they are asked of the flow instead, and not stored.
 """
 
 import argparse
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from xai_assets.lake.store import Lake
 
 
+METHODS = ("treeshap", "treeshap_interventional", "linear", "integrated_gradients", "permutation", "kernel", "lime")
+"""Those of `explain.METHODS` that a person may ask for; named here so that `xai --help` imports nothing."""
+
+
 @dataclass(frozen=True)
 class _Found:
     config: MonitorConfig
@@ -31,6 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--monitor", metavar="MONITOR", help="a name, or the path of a defs.yaml (default: look in all)"
     )
+    parser.add_argument(
+        "--method",
+        choices=(
+            "treeshap",
+            "treeshap_interventional",
+            "linear",
+            "integrated_gradients",
+            "permutation",
+            "kernel",
+            "lime",
+        ),
+        help="explain the request anew by this method (default: show what is stored)",
+    )
 
 
 def execute(arguments: argparse.Namespace, output: Output) -> int:
@@ -39,12 +57,14 @@ def execute(arguments: argparse.Namespace, output: Output) -> int:
     names = [arguments.monitor] if arguments.monitor else [n for n in configured_names() if n in lake.monitors()]
     found = _find(lake, names, arguments.request_id)
     facts = found.facts
+    if arguments.method:
+        facts |= _explained_anew(lake, found, arguments.method)
     output.say(f"{facts['request_id']} of {found.config.name}, {facts['requested_at']:%Y-%m-%d %H:%M:%S} UTC")
     context = ", ".join(f"{k}={v}" for k, v in facts["context"].items())
     if context:
         output.say(f"Context: {context}")
     _show_models(facts, output)
-    if facts["status"] == "explained":
+    if "models" in facts:
         _show_attributions(facts, output)
     else:
         _show_features(facts, output)
@@ -69,6 +89,32 @@ def _find(lake: "Lake", names: list[str], request_id: str) -> _Found:
     )
 
 
+def _explained_anew(lake: "Lake", found: _Found, method: str) -> dict[str, Any]:
+    """What `request_explanation` gives of both models and their difference, by another method."""
+    from xai_assets.explain.additivity import additivity_error
+    from xai_assets.flow.attribution import explain_request
+    from xai_assets.flow.monitor import Monitor
+
+    monitor, names = Monitor(found.config, lake), found.config.feature_names
+    models: dict[str, Any] = {}
+    for role in (PRODUCTION, EXPERIMENTAL):
+        explained, made_by = explain_request(monitor, role, found.facts["features"], method)
+        models[role] = {
+            "model_version": monitor.model(role).version,
+            "base_value": float(explained.base_value[0]),
+            "margin": float(explained.margin[0]),
+            "attributions": dict(zip(names, explained.values[0].tolist(), strict=True)),
+            "additivity_error": additivity_error(explained),
+            **made_by,
+        }
+    mine, other = models[EXPERIMENTAL], models[PRODUCTION]
+    return {
+        "models": models,
+        "difference": {n: mine["attributions"][n] - other["attributions"][n] for n in names},
+        "base_difference": mine["base_value"] - other["base_value"],
+    }
+
+
 def _show_models(facts: Mapping[str, Any], output: Output) -> None:
     models = facts.get("models", {})
     rows = [
@@ -79,6 +125,15 @@ def _show_models(facts: Mapping[str, Any], output: Output) -> None:
     output.say(f"Difference of the outputs: {facts['delta']:+.4f}{_divergence(facts)}")
     if facts["label"] is not None:
         output.say(f"Label in the log: {facts['label']:g}")
+
+
+def _explainer(facts: Mapping[str, Any]) -> str:
+    """What was asked for by `--method`, and how far its attributions are from adding up to the margin."""
+    made = [facts["models"][role] for role in (PRODUCTION, EXPERIMENTAL)]
+    if "explainer" not in made[0]:
+        return ""
+    error = max(m["additivity_error"] for m in made)
+    return f", by {made[0]['explainer']}, not stored; they miss the margin by {error:.2g} relative"
 
 
 def _divergence(facts: Mapping[str, Any]) -> str:
@@ -99,7 +154,11 @@ def _show_attributions(facts: Mapping[str, Any], output: Output) -> None:
     ]
     bases = [facts["models"][r]["base_value"] for r in (PRODUCTION, EXPERIMENTAL)]
     rows.append(["(base value)", "", *bases, facts["base_difference"]])
-    output.table(["feature", "value", "production φ", "experimental φ", "δ"], rows, "Attributions, margin units")
+    output.table(
+        ["feature", "value", "production φ", "experimental φ", "δ"],
+        rows,
+        f"Attributions, margin units{_explainer(facts)}",
+    )
 
 
 def _show_features(facts: Mapping[str, Any], output: Output) -> None:

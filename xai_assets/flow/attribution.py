@@ -5,8 +5,10 @@ Does not belong here: how a model or an explainer works, which explainer is used
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -82,6 +84,21 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
         explain_seconds=explaining,
         explainer=made_by,
     )
+
+
+def explain_request(
+    monitor: Monitor, role: str, features: Mapping[str, Any], method: str
+) -> tuple[Attributions, dict[str, str]]:
+    """One request's attributions by any method, over all configured features, and what made them; nothing is stored.
+
+    features: values by name, as in the replay log. Raises ModelError where the method does not fit model or request.
+    """
+    types = {"numeric": pl.Float32, "categorical": pl.String, "boolean": pl.Boolean}
+    schema = {f.name: types[f.kind] for f in monitor.config.features}
+    row = pl.DataFrame([{name: features.get(name) for name in schema}], schema=schema)
+    model, explainer = monitor.model(role), monitor_explainer(monitor, role, method)
+    explained = explainer.explain(model.encode(row))
+    return widen(explained, model.feature_names, monitor.config.feature_names), described(explainer)
 
 
 def described(explainer: Explainer) -> dict[str, str]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 from datetime import date
 
+import numpy as np
 import polars as pl
 
 from xai_assets.errors import LakeError
@@ -28,8 +29,10 @@ from xai_assets.records import MODEL_ROLES
 TABLE = "explanation_background"
 
 
-def monitor_explainer(monitor: Monitor, role: str) -> Explainer:
+def monitor_explainer(monitor: Monitor, role: str, method: str | None = None) -> Explainer:
     """The explainer of a role's model under the monitor's settings; a background it needs is made where there is none.
+
+    method: another one than the monitor's own.
 
     Raises
     ------
@@ -39,12 +42,14 @@ def monitor_explainer(monitor: Monitor, role: str) -> Explainer:
         A background is needed, and no day is replayed yet.
     """
     model, settings = monitor.model(role), monitor.config.explanation
-    method = choose_method(model, settings.method)
+    chosen = choose_method(model, method or settings.method)
     background = None
-    if METHODS[method].needs_background:
+    if METHODS[chosen].needs_background:
         ensure_background(monitor)
         background = model.encode(load_background(monitor))
-    return explainer_for(model, method=method, background=background, seed=settings.seed)
+    if chosen == "lime" and background is not None:
+        background = background[~np.isnan(background).any(axis=1)]  # LIME cannot draw around missing values
+    return explainer_for(model, method=chosen, background=background, seed=settings.seed)
 
 
 def needs_background(monitor: Monitor) -> bool:

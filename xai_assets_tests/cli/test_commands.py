@@ -125,6 +125,25 @@ def test_explain_shows_both_models_and_sums_up(xai, stored, deployment, monitor)
     assert shown == sorted(facts["difference"], key=lambda f: -abs(facts["difference"][f]))
 
 
+def test_explain_anew_by_another_method(xai, stored, deployment, monitor):
+    arguments = ("explain", first_id(stored), "--monitor", monitor, "--method", "treeshap_interventional")
+    code, out, _ = xai(*arguments, "--format", "json")
+    facts = json.loads(out)
+    assert code == OK
+    for role in ("production", "experimental"):
+        model = facts["models"][role]
+        assert model["explainer"].startswith("treeshap_interventional ")
+        assert model["base_value"] + sum(model["attributions"].values()) == pytest.approx(model["margin"], abs=1e-4)
+    code, out, _ = xai(*arguments)
+    assert "by treeshap_interventional" in out
+    assert "not stored" in out
+    _, out, _ = xai("explain", first_id(stored), "--monitor", monitor, "--format", "json")
+    assert "explainer" not in json.loads(out)["models"]["production"]  # what is stored is as it was
+    code, _, err = xai("explain", first_id(stored), "--monitor", monitor, "--method", "linear")
+    assert code == FAILED
+    assert "no closed form" in err
+
+
 def test_explain_of_an_unknown_request(xai, stored, monitor):
     code, out, err = xai("explain", "nobody", "--monitor", monitor, "--format", "json")
     assert (code, out) == (FAILED, "")

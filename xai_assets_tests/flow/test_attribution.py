@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xai_assets.explain import selection
-from xai_assets.flow.attribution import explain_day
+from xai_assets.flow.attribution import explain_day, explain_request
 from xai_assets.flow.background import TABLE, ensure_background
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
@@ -117,6 +117,22 @@ def test_provenance_builds_no_explainer(explained: Explained, monkeypatch: pytes
     monkeypatch.setattr(selection, "_build", refuse)
     for method in ("auto", "permutation", "treeshap_interventional"):
         assert expected(changed(monitor, method=method)) is not None
+
+
+def test_one_request_by_another_method_is_not_stored(explained: Explained):
+    monitor = explained()
+    before = monitor.lake.metadata(PARTITION, "lending", day(1))
+    log = monitor.lake.read("replay_log", "lending", day(1))
+    features = log.select(monitor.config.feature_names).row(0, named=True)
+    stored = monitor.lake.read(PARTITION, "lending", day(1)).row(0, named=True)
+    for method in ("treeshap", "permutation"):
+        found, made_by = explain_request(monitor, "production", features, method)
+        assert made_by["explainer"].startswith(method)
+        assert found.margin[0] == pytest.approx(stored["margin"], abs=1e-6)
+        if method == "treeshap":
+            expected = [stored[f"{PHI}{f}"] for f in monitor.config.feature_names]
+            np.testing.assert_allclose(found.values[0], expected, atol=1e-6)
+    assert monitor.lake.metadata(PARTITION, "lending", day(1)) == before
 
 
 def test_an_empty_day_is_stored_with_its_columns(explained: Explained):
