@@ -32,12 +32,15 @@ FORMATS: Mapping[str, tuple[str, str]] = {
 }
 """Kind: what a file of it is, and the format expected of it."""
 
+ZLIB = "a zlib stream (joblib writes compressed pickles so)"
 MAGIC: tuple[tuple[bytes, str | None, str], ...] = (
     (b"tree\n", "lightgbm", "a LightGBM text model"),
     (b"CBM1", "catboost", "a CatBoost model"),
     (b"\x1f\x8b", "pickle", "a gzip file (joblib writes compressed pickles so)"),
     (b"BZh", "pickle", "a bzip2 file (joblib writes compressed pickles so)"),
     (b"\xfd7zXZ", "pickle", "an xz file (joblib writes compressed pickles so)"),
+    *((bytes([0x78, level]), "pickle", ZLIB) for level in (0x01, 0x5E, 0x9C, 0xDA)),
+    (b"\x04\x22\x4d\x18", "pickle", "an LZ4 file (joblib writes compressed pickles so)"),
     (b"\x89HDF", None, "an HDF5 file (Keras)"),
     (b"binf", None, "XGBoost's old binary format, which XGBoost itself no longer reads"),
     (b"version https://git-lfs", None, "a Git LFS pointer: the file itself was not downloaded"),
@@ -61,8 +64,9 @@ def recognise(location: str, raw: bytes) -> Content:
     """
     if not raw:
         return Content(None, "an empty file")
-    if is_pickle(raw):
+    if raw[:1] == b"\x80" and is_pickle(raw):
         return Content("pickle", "a pickle")
+    # Before pickles as text: bytes of other formats often happen to parse as one.
     for magic, kind, meaning in MAGIC:
         if raw.startswith(magic):
             return Content(kind, meaning)
@@ -70,6 +74,8 @@ def recognise(location: str, raw: bytes) -> Content:
         return _archive(location, raw)
     if raw.lstrip()[:1] == b"{":
         return Content("xgboost", "a JSON or UBJSON document")
+    if is_pickle(raw):
+        return Content("pickle", "a pickle")
     # ONNX is a protobuf without a signature: field 1 (the IR version), then the producer, the graph or the opset.
     if raw[:1] == b"\x08" and raw[2:3] in (b"\x12", b"\x1a", b":", b"B"):
         return Content("onnx", "an ONNX model")

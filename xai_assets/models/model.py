@@ -63,10 +63,10 @@ class Model:
     def predict_margin(self, X: Float32) -> Float64:
         """The scale that attributions explain, float64 [n].
 
-        Classifiers: log-odds, or the raw decision function where the library has one (LightGBM's raw score, a
-        scikit-learn `decision_function`). Forests of scikit-learn average probabilities, not log-odds, so their margin
-        is the probability itself. Where only probabilities are known (other scikit-learn classifiers, ONNX
-        classifiers) it is their log-odds. Regressions: the value before its link. Networks: the module's output.
+        Classifiers: log-odds, or the raw decision function where the library has one (LightGBM's raw score, of its
+        forests the trees' average; a scikit-learn `decision_function`). Forests of scikit-learn average probabilities,
+        so their margin is the probability itself. Where only probabilities are known (other scikit-learn classifiers,
+        ONNX classifiers) it is their log-odds. Regressions: the value before its link. Networks: the module's output.
 
         Raises
         ------

@@ -34,7 +34,8 @@ def test_classifier(rows, tmp_path, parameters):
     X = model.encode(rows.table)
     np.testing.assert_array_equal(model.predict_output(X), trained.predict(rows.frame))
     np.testing.assert_array_equal(model.predict_output(X, "probability"), trained.predict(rows.frame))
-    np.testing.assert_array_equal(model.predict_margin(X), trained.predict(rows.frame, raw_score=True))
+    trees = 12 if parameters.get("boosting") == "rf" else 1  # the raw score of a forest is a sum, its margin an average
+    np.testing.assert_allclose(model.predict_margin(X), trained.predict(rows.frame, raw_score=True) / trees, rtol=1e-12)
     assert model.kind == "lightgbm"
     assert model.features == rows.listed
     assert model.is_classifier
@@ -160,6 +161,9 @@ DAMAGES = {
     "leaf": ("leaf_value", lambda v: ["nan", *v[1:]], "not a number"),
     "short": ("threshold", lambda v: v[1:], "values of threshold instead of"),
     "levels": ("cat_boundaries", lambda v: [*v[:-1], "99"], "values of cat_threshold instead of 99"),
+    "text": ("threshold", lambda v: ["0.5x", *v[1:]], "'0.5x' in threshold is not a number"),
+    "no whole number": ("left_child", lambda v: ["1.5", *v[1:]], "'1.5' in left_child is not a number"),
+    "covers": ("leaf_count", lambda v: ["_1", *v[1:]], "'_1' in leaf_count is not a number"),
     "names": ("feature_names", lambda v: v[1:], "2 feature_names for 3 features"),
 }
 
@@ -181,4 +185,20 @@ def test_a_damaged_structure_is_refused_before_the_library_reads_it(rows, text, 
 def test_a_newer_format_is_refused(rows, text, tmp_path):
     (tmp_path / "m.txt").write_text(text.replace("version=v4", "version=v5"))
     with pytest.raises(ModelError, match="newer lightgbm than the installed one"):
+        load_model(tmp_path / "m.txt", features=rows.listed)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("[num_machines: 1]", "[num_machines+ 1]", "is no parameter"),
+        ("feature_infos=[", "feature_infos=(", "no range and no list of levels"),
+        ("\nlabel_index=", "\nlabel_endex=", "unknown parts label_endex before the trees"),
+        ("\nleaf_weight=", "\nleaf_wright=", "unknown parts leaf_wright"),
+    ],
+)
+def test_damages_that_end_the_process_in_lightgbm_itself(rows, text, tmp_path, old, new, message):
+    assert text.count(old)
+    (tmp_path / "m.txt").write_text(text.replace(old, new, 1))
+    with pytest.raises(ModelError, match=f"damaged.*{message}"):
         load_model(tmp_path / "m.txt", features=rows.listed)

@@ -43,6 +43,7 @@ def compressed(value: object, method: str) -> bytes:
 WRITERS = {
     "pickle": pickle.dumps,
     "text pickle": lambda value: pickle.dumps(value, 0),
+    "zlib": lambda value: compressed(value, "zlib"),
     "gzip": lambda value: compressed(value, "gzip"),
     "bz2": lambda value: compressed(value, "bz2"),
     "xz": lambda value: compressed(value, "xz"),
