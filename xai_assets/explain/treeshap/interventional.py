@@ -173,19 +173,24 @@ def _trees(ensemble: TreeEnsemble, rows: Matrix) -> "Trees":
     """The arrays as the kernels take them for such rows."""
     from xai_assets.explain.treeshap.interventional_kernels import Trees
 
-    e = ensemble
+    e, narrow = ensemble, rows.dtype == np.float32
+    threshold = float32_ceiling(e.threshold)
+    with np.errstate(over="ignore"):  # next below the least number is −∞; next below −∞ there is nothing
+        limit = np.where(threshold == -np.inf, np.float32(np.nan), np.nextafter(threshold, np.float32(-np.inf)))
     return Trees(
         e.left,
         e.right,
         e.feature,
         e.value,
-        e.threshold if rows.dtype == np.float64 else float32_ceiling(e.threshold),
+        threshold if narrow else e.threshold,
         e.missing_left,
         e.zero_is_missing,
         e.category_set,
         e.category_starts,
         e.category_words,
         e.category_other_left,
+        (e.category_set < 0) & ~e.zero_is_missing & narrow,
+        limit,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xai_assets.explain.treeshap.compiled import compiled
+from xai_assets.explain.treeshap.simd import LANES, add, at_least, load, mul, select, splat, store, sub
 
 ZERO = np.float64(np.float32(1e-35))
 """Up to here |x| counts as zero; LightGBM's constant is a float32, slightly above 1e-35."""
@@ -23,11 +24,15 @@ BLOCK = 256
 """Rows that the tables are read for at once: inner loops run over a block."""
 
 # What a unit costs per row, in additions, beside one addition per feature; a table entry's share of cache misses.
-UNIT_COST, SPLIT_COST, ENTRY_COST = 6.0, 3.0, 0.002
+UNIT_COST, SPLIT_COST, ENTRY_COST = 1.5, 0.5, 0.002
 
 
 class Trees(NamedTuple):
-    """Arrays of a `TreeEnsemble`; thresholds as wide as the rows they are compared with."""
+    """Arrays of a `TreeEnsemble`; thresholds as wide as the rows they are compared with.
+
+    plain: bool [N], numeric splits of float32 rows, sixteen of which are compared at once: where NaN goes right
+    x < threshold is x ≤ limit, limit being float32 [N] next below the threshold.
+    """
 
     left: Any
     right: Any
@@ -40,6 +45,8 @@ class Trees(NamedTuple):
     category_starts: Any
     category_words: Any
     category_other_left: Any
+    plain: Any
+    limit: Any
 
 
 class Paths(NamedTuple):
@@ -84,7 +91,8 @@ class Weights(NamedTuple):
 
 DESCEND, UNIT = 0, 1
 # Columns of an operation. SLOT of a unit: distinct features above it, whose bits come first in its index.
-KIND, DEPTH, NODE, SIDE, SLOT, REPEATED, NODES, FEATURES, FIRST_NODE, FIRST_FEATURE = range(10)
+# PREVIOUS: depth of the last node above with the same feature, or -1.
+KIND, DEPTH, NODE, SIDE, SLOT, PREVIOUS, NODES, FEATURES, FIRST_NODE, FIRST_FEATURE = range(10)
 COLUMNS = 10
 
 
@@ -107,26 +115,12 @@ def goes_left(x: Any, node: Any, trees: Any) -> Any:
 
 
 @compiled()
-def column_goes_left(column: Any, rows: Any, node: Any, trees: Any, out: Any) -> None:
-    """out[r] = 1 where row r of the block goes left. Plain numeric splits apart, without a branch per row."""
-    threshold = trees.threshold[node]
-    if trees.category_set[node] >= 0 or trees.zero_is_missing[node]:
-        for r in range(rows):
-            out[r] = goes_left(column[r], node, trees)
-    elif trees.missing_left[node]:
-        for r in range(rows):
-            out[r] = not column[r] >= threshold
-    else:
-        for r in range(rows):
-            out[r] = column[r] < threshold
-
-
-@compiled()
-def transpose(X: Any, first: Any, rows: Any, columns: Any) -> None:
-    """Rows of X as the columns of a block."""
+def add_special(node: Any, worth: Any, columns: Any, rows: Any, trees: Any, out: Any, at: Any) -> None:
+    """out[at + r] += worth where row r of the block goes left at a node that is not plain."""
+    column = trees.feature[node] * BLOCK
     for r in range(rows):
-        for f in range(X.shape[1]):
-            columns[f, r] = X[first + r, f]
+        if goes_left(columns[column + r], node, trees):
+            out[at + r] += worth
 
 
 # ---------------------------------------------------------------- plan
@@ -230,7 +224,10 @@ def write_plan(root: Any, count: Any, trees: Any, paths: Any, plan: Any, at: Any
             op = plan.ops[at[0]]
             at[0] += 1
             op[KIND], op[DEPTH], op[NODE], op[SIDE] = DESCEND, paths.depth[up], up, trees.left[up] != n
-            op[SLOT], op[REPEATED] = paths.slot[up], paths.repeated[up]
+            same = paths.parent[up]
+            while same >= 0 and trees.feature[same] != trees.feature[up]:
+                same = paths.parent[same]
+            op[SLOT], op[PREVIOUS] = paths.slot[up], paths.depth[same] if same >= 0 else -1
         if not paths.is_unit[n]:
             stack[pending], stack[pending + 1] = trees.right[n], trees.left[n]
             pending += 2
@@ -251,33 +248,108 @@ def write_plan(root: Any, count: Any, trees: Any, paths: Any, plan: Any, at: Any
 # ---------------------------------------------------------------- index of a unit
 
 
-@compiled()
-def follow(op: Any, columns: Any, rows: Any, trees: Any, went: Any, path: Any) -> None:
-    """One step down: path[d + 1] has one bit per distinct feature, set where the row follows all its edges."""
-    d, node, shift, flip = op[DEPTH], op[NODE], np.int32(op[SLOT]), np.int32(op[SIDE])
-    left, before, after = went[d], path[d], path[d + 1]
-    if flip == 0:  # the right side comes later in the same tree and finds the answer still there
-        column_goes_left(columns[trees.feature[node]], rows, node, trees, left)
-    if op[REPEATED]:
-        for r in range(rows):
-            after[r] = before[r] & ~((np.int32(1) - (left[r] ^ flip)) << shift)
-    else:
-        for r in range(rows):
-            after[r] = before[r] | ((left[r] ^ flip) << shift)
+class Block(NamedTuple):
+    """A block of rows, and where they are in a tree. All flat, BLOCK numbers per feature, level or unit.
+
+    columns: the values, feature after feature. Planes, float32 (exact: an index has at most MAX_BITS bits), by depth:
+    left: 1 where the row goes left at the path's node; on: 1 where it also follows all earlier edges of that node's
+    feature; path: bits of the features above; sum: of the unit at hand. index: uint32, unit after unit of a tree.
+    """
+
+    columns: Any
+    left: Any
+    on: Any
+    path: Any
+    sum: Any
+    index: Any
 
 
 @compiled()
-def unit_index(op: Any, nodes: Any, columns: Any, rows: Any, trees: Any, left: Any, path: Any, index: Any) -> None:
-    """index[r]: the path's bits, then one bit per node of the unit, set where the row goes left."""
-    before = path[op[DEPTH]]
+def block_for(X: Any, plan: Any, depth: Any) -> Any:
+    """Room for rows of X in trees of such a depth; the path at the root is empty."""
+    longest = 0
+    for t in range(len(plan.starts) - 1):
+        longest = max(longest, plan.starts[t + 1] - plan.starts[t])
+    return Block(
+        np.zeros(X.shape[1] * BLOCK, X.dtype),
+        np.zeros((depth + 1) * BLOCK, np.float32),
+        np.zeros((depth + 1) * BLOCK, np.float32),
+        np.zeros((depth + 2) * BLOCK, np.float32),
+        np.zeros(BLOCK, np.float32),
+        np.zeros(longest * BLOCK, np.uint32),
+    )
+
+
+@compiled()
+def fill_columns(X: Any, first: Any, rows: Any, columns: Any) -> Any:
+    """Rows of X as columns; how many rows to work on, a multiple of LANES (what the last ones hold does not matter)."""
     for r in range(rows):
-        index[r] = before[r]
-    for i in range(op[NODES]):
-        node = nodes[op[FIRST_NODE] + i]
-        column_goes_left(columns[trees.feature[node]], rows, node, trees, left)
-        shift = np.int32(op[SLOT] + i)
+        for f in range(X.shape[1]):
+            columns[f * BLOCK + r] = X[first + r, f]
+    return (rows + LANES - 1) // LANES * LANES
+
+
+@compiled()
+def find_indices(t: Any, rows: Any, plan: Any, trees: Any, block: Any) -> None:
+    """Fill block.index for all units of tree t: the bits of the path's features, then one per node, set for left.
+
+    One long function on whole arrays: handing views of them to smaller ones, per node, took longer than the work.
+    """
+    ops, feature, plain, missing_left = plan.ops, trees.feature, trees.plain, trees.missing_left
+    columns, left, on, path, total = block.columns, block.left, block.on, block.path, block.sum
+    zero, one, unit = splat(np.float32(0.0)), splat(np.float32(1.0)), 0
+    for o in range(plan.starts[t], plan.starts[t + 1]):
+        here, slot = ops[o, DEPTH] * BLOCK, ops[o, SLOT]
+        if ops[o, KIND] == DESCEND:
+            node, right, previous = ops[o, NODE], ops[o, SIDE], ops[o, PREVIOUS] * BLOCK
+            column = feature[node] * BLOCK
+            if right:  # the left side came earlier in the same tree, and the answer is still there
+                pass
+            elif not plain[node]:
+                left[here : here + rows] = np.float32(0.0)
+                add_special(node, np.float32(1.0), columns, rows, trees, left, here)
+            elif missing_left[node]:
+                limit = splat(np.float32(trees.threshold[node]))
+                for r in range(0, rows, LANES):
+                    store(left, here + r, select(at_least(load(columns, column + r), limit), zero, one))
+            else:
+                limit = splat(np.float32(trees.limit[node]))
+                for r in range(0, rows, LANES):
+                    store(left, here + r, select(at_least(limit, load(columns, column + r)), one, zero))
+            worth = splat(np.float32(1 << slot))
+            for r in range(0, rows, LANES):
+                follows = load(left, here + r)
+                if right:
+                    follows = sub(one, follows)
+                change = follows
+                if previous >= 0:
+                    before = load(on, previous + r)
+                    follows = mul(follows, before)
+                    change = sub(follows, before)
+                store(on, here + r, follows)
+                store(path, here + BLOCK + r, add(load(path, here + r), mul(change, worth)))
+            continue
+        for r in range(0, rows, LANES):
+            store(total, r, load(path, here + r))
+        for i in range(ops[o, NODES]):
+            node = plan.nodes[ops[o, FIRST_NODE] + i]
+            column = feature[node] * BLOCK
+            worth = splat(np.float32(1 << (slot + i)))
+            if not plain[node]:
+                add_special(node, np.float32(1 << (slot + i)), columns, rows, trees, total, 0)
+            elif missing_left[node]:
+                limit = splat(np.float32(trees.threshold[node]))
+                for r in range(0, rows, LANES):
+                    bit = select(at_least(load(columns, column + r), limit), zero, worth)
+                    store(total, r, add(load(total, r), bit))
+            else:
+                limit = splat(np.float32(trees.limit[node]))
+                for r in range(0, rows, LANES):
+                    bit = select(at_least(limit, load(columns, column + r)), worth, zero)
+                    store(total, r, add(load(total, r), bit))
         for r in range(rows):
-            index[r] |= left[r] << shift
+            block.index[unit + r] = np.uint32(np.int32(total[r]))
+        unit += BLOCK
 
 
 @compiled()
@@ -379,11 +451,8 @@ def unit_table(op: Any, plan: Any, trees: Any, counts: Any, total: Any, weights:
 
 
 @compiled()
-def count_indices(t: Any, plan: Any, trees: Any, background: Any, deepest: Any) -> Any:
+def count_indices(t: Any, plan: Any, trees: Any, background: Any, block: Any) -> Any:
     """How often the background has each index, unit after unit of one tree."""
-    columns = np.empty((background.shape[1], BLOCK), background.dtype)
-    went, path = np.zeros((deepest + 1, BLOCK), np.int32), np.zeros((deepest + 2, BLOCK), np.int32)
-    index, left = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
     ops = plan.ops[plan.starts[t] : plan.starts[t + 1]]
     size = 0
     for o in range(len(ops)):
@@ -391,24 +460,23 @@ def count_indices(t: Any, plan: Any, trees: Any, background: Any, deepest: Any) 
     counts = np.zeros(size, np.int64)
     for start in range(0, len(background), BLOCK):
         rows = min(BLOCK, len(background) - start)
-        transpose(background, start, rows, columns)
-        at = 0
+        find_indices(t, fill_columns(background, start, rows, block.columns), plan, trees, block)
+        at, unit = 0, 0
         for o in range(len(ops)):
-            if ops[o, KIND] == DESCEND:
-                follow(ops[o], columns, rows, trees, went, path)
-                continue
-            unit_index(ops[o], plan.nodes, columns, rows, trees, left, path, index)
-            for r in range(rows):
-                counts[at + index[r]] += 1
-            at += 1 << index_bits(ops[o])
+            if ops[o, KIND] == UNIT:
+                for r in range(rows):
+                    counts[at + np.int64(block.index[unit + r])] += 1
+                unit += BLOCK
+                at += 1 << index_bits(ops[o])
     return counts
 
 
 @compiled()
 def build_tables(first: Any, last: Any, plan: Any, trees: Any, background: Any, deepest: Any, weights: Any) -> None:
     """Fill the entries of trees first … last-1 of the plan."""
+    block = block_for(background, plan, deepest)
     for t in range(first, last):
-        counts = count_indices(t, plan, trees, background, deepest)
+        counts = count_indices(t, plan, trees, background, block)
         at = 0
         for o in range(plan.starts[t], plan.starts[t + 1]):
             op = plan.ops[o]
@@ -424,32 +492,31 @@ def build_tables(first: Any, last: Any, plan: Any, trees: Any, background: Any, 
 @compiled()
 def add_tables(X: Any, plan: Any, trees: Any, deepest: Any, phi: Any) -> None:
     """phi[i, o, f] += the tables' values, float64, in the order of the trees."""
-    columns = np.empty((X.shape[1], BLOCK), X.dtype)
-    went, path = np.zeros((deepest + 1, BLOCK), np.int32), np.zeros((deepest + 2, BLOCK), np.int32)
-    index, left = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
-    sums = np.empty((phi.shape[1], phi.shape[2], BLOCK))
+    ops, entries, features = plan.ops, plan.entries, plan.features
+    block, d = block_for(X, plan, deepest), phi.shape[2]
+    index, sums = block.index, np.empty(phi.shape[1] * d * BLOCK)
     for start in range(0, len(X), BLOCK):
         rows = min(BLOCK, len(X) - start)
-        transpose(X, start, rows, columns)
+        wide = fill_columns(X, start, rows, block.columns)
         sums[:] = 0.0
         for t in range(len(plan.starts) - 1):
-            into = sums[plan.outputs[t]]
+            find_indices(t, wide, plan, trees, block)
+            unit = np.uint64(0)
             for o in range(plan.starts[t], plan.starts[t + 1]):
-                op = plan.ops[o]
-                if op[KIND] == DESCEND:
-                    follow(op, columns, rows, trees, went, path)
+                if ops[o, KIND] != UNIT:
                     continue
-                unit_index(op, plan.nodes, columns, rows, trees, left, path, index)
-                n = 1 << index_bits(op)
-                for k in range(op[FEATURES]):
-                    target = into[plan.features[op[FIRST_FEATURE] + k]]
-                    table = plan.entries[plan.table[o] + k * n : plan.table[o] + (k + 1) * n]
-                    for r in range(rows):
-                        target[r] += table[index[r]]
-        for r in range(rows):
-            for c in range(phi.shape[1]):
-                for f in range(phi.shape[2]):
-                    phi[start + r, c, f] += sums[c, f, r]
+                n = 1 << (ops[o, SLOT] + ops[o, NODES])
+                for k in range(ops[o, FEATURES]):
+                    feature = features[ops[o, FIRST_FEATURE] + k]
+                    # Unsigned, so that no position needs a look at its sign.
+                    to, own = np.uint64((plan.outputs[t] * d + feature) * BLOCK), np.uint64(plan.table[o] + k * n)
+                    for r in range(np.uint64(rows)):
+                        sums[to + r] += entries[own + index[unit + r]]
+                unit += np.uint64(BLOCK)
+        for c in range(phi.shape[1]):
+            for f in range(d):
+                for r in range(rows):
+                    phi[start + r, c, f] += sums[(c * d + f) * BLOCK + r]
 
 
 # ---------------------------------------------------------------- walk
@@ -570,7 +637,9 @@ def add_walks(
     )
     for start in range(0, len(background), chunk):
         rows = min(chunk, len(background) - start)
-        transpose(background, start, rows, columns)
+        for i in range(rows):
+            for f in range(background.shape[1]):
+                columns[f, i] = background[start + i, f]
         for t in range(len(roots)):
             for i in range(len(X)):
                 into = phi[i, outputs[t]]
