@@ -5,6 +5,10 @@ file changes and not when another does. Does not belong here: what the values me
 and walk (see `interventional`; the mathematics is in docs/treeshap.md). Importing this module imports numba.
 """
 
+# Intrinsics take one argument more than their calls show.
+# mypy: disable-error-code="call-arg, var-annotated"
+# mypy: no-warn-unreachable
+
 from typing import Any, NamedTuple
 
 import numpy as np
