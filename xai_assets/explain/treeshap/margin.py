@@ -5,6 +5,8 @@ The loop itself is in `walk`, so that importing this module does not import numb
 Does not belong here: attributions (see `kernel`), reading models (see `readers`).
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,12 @@ import numpy.typing as npt
 from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import Float64, TreeEnsemble
 
+ROWS_PER_TASK = 4096
+"""Fewer rows are not worth a thread."""
 
-def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> Float64:
-    """The margin of each row and output, summed in float64 in the order of the trees.
+
+def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any], *, threads: int | None = None) -> Float64:
+    """The margin of each row and output, summed in float64 in the order of the trees, whatever the threads.
 
     Parameters
     ----------
@@ -23,6 +28,9 @@ def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> Float64:
         k outputs over d features.
     X
         Any real numbers [n, d], NaN where missing; rounded to float32 first where the library does so.
+    threads
+        None means one per core. (Threads of its own: numba's share one pool, which may end the process when two
+        callers enter it at once.)
 
     Returns
     -------
@@ -37,24 +45,36 @@ def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> Float64:
 
     rows = _rows(ensemble, X)
     margin = np.empty((len(rows), ensemble.n_outputs), np.float64)
-    walk(
-        rows,
-        ensemble.tree_starts,
-        ensemble.tree_output,
-        ensemble.left,
-        ensemble.right,
-        ensemble.feature,
-        ensemble.threshold,
-        ensemble.missing_left,
-        ensemble.zero_is_missing,
-        ensemble.category_set,
-        ensemble.category_starts,
-        ensemble.category_words,
-        ensemble.category_other_left,
-        ensemble.value,
-        ensemble.base_score,
-        margin,
-    )
+
+    def fill(first: int) -> None:
+        walk(
+            rows,
+            first,
+            min(first + ROWS_PER_TASK, len(rows)),
+            ensemble.tree_starts,
+            ensemble.tree_output,
+            ensemble.left,
+            ensemble.right,
+            ensemble.feature,
+            ensemble.threshold,
+            ensemble.missing_left,
+            ensemble.zero_is_missing,
+            ensemble.category_set,
+            ensemble.category_starts,
+            ensemble.category_words,
+            ensemble.category_other_left,
+            ensemble.value,
+            ensemble.base_score,
+            margin,
+        )
+
+    tasks = range(0, len(rows), ROWS_PER_TASK)
+    if len(tasks) <= 1:
+        for first in tasks:
+            fill(first)
+        return margin
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        list(pool.map(fill, tasks))
     return margin
 
 

@@ -7,14 +7,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from xai_assets.explain.treeshap.compiled import compiled
 
 ZERO = np.float64(np.float32(1e-35))
 """LightGBM's bound: |x| up to here counts as zero. A float32 constant in its code, so slightly above 1e-35."""
 ROWS_PER_BLOCK = 256
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def goes_left(
     x: float,
     node: int,
@@ -40,9 +41,11 @@ def goes_left(
     return (category_words[first + (code >> 5)] >> np.uint32(code & 31)) & np.uint32(1) != 0  # type: ignore[no-any-return]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled()
 def walk(
     X: Any,
+    first_row: int,
+    last_row: int,
     tree_starts: Any,
     tree_output: Any,
     left: Any,
@@ -59,11 +62,12 @@ def walk(
     base_score: Any,
     margin: Any,
 ) -> None:
-    """Fill `margin` [n, k]. Trees outside, rows of a block inside: a tree stays in cache for the block."""
-    blocks = (len(X) + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
-    for block in prange(blocks):
-        first = block * ROWS_PER_BLOCK
-        last = min(len(X), first + ROWS_PER_BLOCK)
+    """Fill `margin` [n, k] from `first_row` to before `last_row`.
+
+    Trees outside, rows of a block inside: a tree stays in cache for the block.
+    """
+    for first in range(first_row, last_row, ROWS_PER_BLOCK):
+        last = min(last_row, first + ROWS_PER_BLOCK)
         for row in range(first, last):
             margin[row, :] = base_score
         for tree in range(len(tree_output)):

@@ -138,6 +138,15 @@ def test_layout_kind_and_number_of_rows_do_not_matter() -> None:
         np.testing.assert_array_equal(found, whole[:rows])
 
 
+def test_threads_do_not_matter() -> None:
+    rng = np.random.default_rng(2)
+    ensemble = random_ensemble(rng, "float64")
+    X = rng.choice(VALUES + ODD, (10_001, 3))
+    alone = predict_margin(ensemble, X, threads=1)
+    np.testing.assert_array_equal(predict_margin(ensemble, X, threads=3), alone)
+    np.testing.assert_array_equal(predict_margin(ensemble, X[8000:]), alone[8000:])
+
+
 @pytest.mark.parametrize(
     "X", [np.zeros((4, 2)), np.zeros(3), np.zeros((4, 4)), np.full((4, 3), "a"), np.full((4, 3), None)]
 )
