@@ -16,6 +16,7 @@ import polars as pl
 from xai_assets.errors import ModelError
 from xai_assets.models.artifact import Model
 from xai_assets.models.encoding import encode_features
+from xai_assets.models.kinds.loaded import logistic
 from xai_assets.records import FeatureSpec, Float64
 
 MIN_ROWS = 50
@@ -133,8 +134,16 @@ def train_regressor(
 def evaluate(
     model: Model, frame: pl.DataFrame, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> Evaluation:
-    """Metrics of a model on labelled rows it was not trained on. Raises ModelError as `score_outputs` does."""
-    outputs = model.predict_output(model.encode(frame), "probability" if model.is_classifier else "value")
+    """Metrics of a model on labelled rows it was not trained on. Raises ModelError as `score_outputs` does.
+
+    A classifier that only decides (a linear SVM) is scored by the logistic function of its margin: its AUC, which
+    decides, is then right, its log loss is not that of calibrated probabilities.
+    """
+    X = model.encode(frame)
+    if model.is_classifier and not model.has_probability:
+        outputs = logistic(model.predict_margin(X))
+    else:
+        outputs = model.predict_output(X, "probability" if model.is_classifier else "value")
     return score_outputs(outputs, labels, is_classifier=model.is_classifier, weights=weights)
 
 

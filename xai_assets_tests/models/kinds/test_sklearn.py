@@ -13,6 +13,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
@@ -20,6 +21,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from xai_assets.errors import ModelError
 from xai_assets.models.artifact import load_model
+from xai_assets.models.training import evaluate
 
 SMALL = {"n_estimators": 5, "max_depth": 3, "random_state": 0}
 HIST = {"max_iter": 5, "random_state": 0}
@@ -115,6 +117,14 @@ def test_classes_with_names_are_said(rows, tmp_path):
     X = rows.numbers.astype(np.float32)
     np.testing.assert_allclose(model.predict_output(X), trained.predict_proba(rows.numbers)[:, 1], rtol=1e-12)
     assert any("probability of class 'yes'" in note for note in model.notes)
+
+
+def test_a_classifier_that_only_decides_can_be_evaluated(rows, tmp_path):
+    trained = svm.LinearSVC(random_state=0).fit(rows.numbers, rows.label)
+    model = loaded(trained, tmp_path, rows.numeric)
+    table = rows.table.with_columns(pl.col("size").fill_nan(0.0))
+    found = evaluate(model, table, rows.label)
+    assert found.value == pytest.approx(roc_auc_score(rows.label, trained.decision_function(rows.numbers)), abs=1e-6)
 
 
 # ---------------------------------------------------------------- categorical features
