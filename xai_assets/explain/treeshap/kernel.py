@@ -345,7 +345,7 @@ def _compile(fixed_points: int) -> Any:
                                     value = x[x1 + i]
                                     if value != value or (value >= factors[k + 2] and value <= factors[k + 3]):
                                         x[to + i] = missing
-                                    elif value > -1 and value < codes:
+                                    elif codes > 0 and value > -1 and value < codes:
                                         code = np.int64(value)
                                         bit = (category_words[words + code // 32] >> np.uint32(code % 32)) & np.uint32(
                                             1

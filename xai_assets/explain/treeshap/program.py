@@ -43,8 +43,8 @@ COLUMNS = 15
 KEEP_HOT, KEEP_COLD, SAME_AS_TOP_HOT, SAME_AS_TOP_COLD = 1, 2, 16, 32
 """Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_LOW, TRIPLE_ANY: the hot (cold)
 child splits on the top node's feature."""
-ZERO = 1e-35
-"""|x| up to this counts as zero where zero is missing (LightGBM's kZeroThreshold)."""
+ZERO = float(np.float32(1e-35))
+"""|x| up to this counts as zero where zero is missing; a float32 constant in LightGBM, slightly above 1e-35."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
     the features themselves (see `ranks`).
     """
     if zero_low is None or zero_high is None:
-        zero_high = np.full(ensemble.n_features, -float32_ceiling(np.array([-ZERO]))[0], np.float64)
+        zero_high = np.full(ensemble.n_features, ZERO)
         zero_low = -zero_high
     inner = ensemble.left >= 0
     used = np.unique(ensemble.feature[inner]).astype(np.int32)

@@ -194,3 +194,28 @@ def test_ensembles_that_cannot_be_explained(shap: TreeShap) -> None:
         TreeShap(empty)
     with pytest.raises(ModelError, match="at least one thread"):
         TreeShap(shap.ensemble, threads=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_border_of_zero_is_lightgbms(tree_builder: Any, precision: str, dtype: Any) -> None:
+    build = tree_builder(1, 1, precision)
+    build.base_score = [0.0]
+    root = build.split(0, -1.0, zero_is_missing=True, missing_left=True)
+    build.join(root, build.leaf(-1.0), build.leaf(1.0))
+    build.end_tree()
+    border = np.float32(1e-35)
+    X = np.array([[border], [np.nextafter(border, np.float32(1))], [-border], [-np.nextafter(border, np.float32(1))]])
+    shap = TreeShap(build.build())
+    assert shap.explain(X.astype(dtype)).values[:, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
+    assert shap.margin(X.astype(dtype))[:, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
+
+
+def test_a_set_of_no_categories_sends_every_code_the_other_way(tree_builder: Any) -> None:
+    build = tree_builder(1)
+    build.base_score = [0.0]
+    root = build.split(0, categories=((), True))
+    build.join(root, build.leaf(-1.0), build.leaf(1.0))
+    build.end_tree()
+    X = np.array([[-0.5], [0.0], [3.0], [-2.0]], np.float32)
+    assert TreeShap(build.build()).explain(X).values[:, 0].tolist() == [-1.0] * 4
