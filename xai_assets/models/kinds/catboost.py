@@ -110,7 +110,7 @@ class CatBoostPredictor:
         """What CatBoost takes: the matrix, or a frame in which codes are texts again."""
         if not self.levels:
             return X
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         frame = pd.DataFrame(X, columns=list(self.names))
         for position, levels in self.levels.items():

@@ -167,7 +167,7 @@ class EstimatorPredictor:
         values = np.asarray(X, dtype=np.float64)
         if self.columns is None:
             return values
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         frame = pd.DataFrame(values, columns=list(self.columns))
         for position, (levels, missing) in self.texts.items():
