@@ -31,7 +31,14 @@ class Monitor:
     def model(self, role: str) -> Model:
         """The artifact of a role. Raises ModelError where it is missing, corrupt, refused or does not fit."""
         spec = self.model_config(role)
-        return load_model(self.config.resolve(spec.path), spec.kind, spec.sha256, self.config.features)
+        return load_model(
+            self.config.resolve(spec.path),
+            spec.kind,
+            spec.sha256,
+            self.config.features,
+            trust_pickle=spec.trust_pickle,
+            output=self.config.models.output,
+        )
 
     @cached_property
     def model_hashes(self) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ UInt32 = npt.NDArray[np.uint32]
 Bool = npt.NDArray[np.bool_]
 
 MAX_TREES = 10_000
+FLOAT32_ROWS_ONLY = "float32 rows only"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,8 @@ class TreeEnsemble:
     category_starts: int64 [C+1] into category_words: uint32 [W]; bit i of word j stands for code 32 j + i.
     value: float64 [N], margin units, 0 at inner nodes. cover: float64 [N] ≥ 0, training weight that reached the node.
     base_score: float64 [k], margin units.
-    input_precision: "float32" where the library rounds inputs to float32 before it compares, else "float64".
+    input_precision: "float32" where the library rounds inputs to float32 before it compares, else "float64"; or
+    `FLOAT32_ROWS_ONLY`, a stack whose models do both and which therefore takes float32 rows alone.
     feature_names: as the model stores them, or empty. source: library and version, for provenance.
     """
 
@@ -112,9 +114,13 @@ class TreeEnsemble:
         ModelError
             They do not read the same features.
         """
-        if len({e.input_precision for e in ensembles}) > 1:
+        precisions = {e.input_precision for e in ensembles}
+        if len(precisions) > 1:
+            # Codes are cut off, not compared: rounding them first cannot be expressed by another threshold.
+            rounded_codes = any(e.input_precision != "float64" and (e.category_set >= 0).any() for e in ensembles)
             ensembles = [e.as_float64() for e in ensembles]
-        first = ensembles[0]
+            precisions = {FLOAT32_ROWS_ONLY if rounded_codes else "float64"}
+        first = replace(ensembles[0], input_precision=precisions.pop())
         for other in ensembles[1:]:
             if other.n_features != first.n_features or (
                 first.feature_names and other.feature_names and other.feature_names != first.feature_names
@@ -158,8 +164,11 @@ class TreeEnsemble:
         )
 
     def as_float64(self) -> "TreeEnsemble":
-        """The same function of float64 inputs: thresholds moved to where rounding to float32 would tip over."""
-        if self.input_precision == "float64":
+        """The same function of float64 inputs: thresholds moved to where rounding to float32 would tip over.
+
+        Categorical splits stay: they would need codes that are rounded first, where those are not whole numbers.
+        """
+        if self.input_precision != "float32":
             return self
         above = float32_ceiling(self.threshold)
         below = np.nextafter(above, np.float32(-np.inf))
@@ -194,4 +203,4 @@ def float32_ceiling(values: Float64) -> npt.NDArray[np.float32]:
     """The smallest float32 that is not below each value: x < value and x < ceiling agree for every float32 x."""
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
-    return np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded).astype(np.float32)
+        return np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded).astype(np.float32)

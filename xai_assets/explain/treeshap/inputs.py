@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.errors import ModelError, nearest
-from xai_assets.explain.treeshap.ensemble import TreeEnsemble
+from xai_assets.explain.treeshap.ensemble import FLOAT32_ROWS_ONLY, TreeEnsemble
 
 Matrix = npt.NDArray[Any]
 BATCH_ROWS = 65_536
@@ -51,13 +51,33 @@ def batches(ensemble: TreeEnsemble, X: Any, rows: int = BATCH_ROWS) -> Iterator[
         yield _matrix(table.slice(start, rows), names)
 
 
-def _check_matrix(ensemble: TreeEnsemble, X: Matrix) -> None:
+def matrix_of(ensemble: TreeEnsemble, X: Any, name: str = "matrix") -> Matrix:
+    """X as a C-ordered matrix of the precision in which the ensemble compares: float64 only where both have it."""
+    rows = np.asarray(X)
+    _check_matrix(ensemble, rows, name)
+    narrow = ensemble.input_precision != "float64" or rows.dtype == np.float32
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, dtype=np.float32 if narrow else np.float64)
+
+
+def _check_matrix(ensemble: TreeEnsemble, X: Matrix, name: str = "matrix") -> None:
     if X.ndim != 2 or X.shape[1] != ensemble.n_features or X.dtype.kind not in "fiub":
         raise ModelError(
-            "the matrix does not fit the model",
+            f"the {name} does not fit the model",
             expected=f"numbers [n, {ensemble.n_features}]" + _order(ensemble.feature_names),
             found=f"{X.dtype} {list(X.shape)}",
             next_step="encode text and categories as the model's training did, missing values as NaN",
+        )
+    _check_precision(ensemble, X.dtype == np.float32)
+
+
+def _check_precision(ensemble: TreeEnsemble, is_float32: bool) -> None:
+    if ensemble.input_precision == FLOAT32_ROWS_ONLY and not is_float32:
+        raise ModelError(
+            "one of the stacked models rounds its inputs to float32, another one does not, and they split by category",
+            expected="float32 rows",
+            found="rows of another precision",
+            next_step="convert the rows to float32, or explain the models one by one",
         )
 
 
@@ -101,6 +121,7 @@ def _columns(ensemble: TreeEnsemble, table: Any) -> list[str]:
                 found=str(kind),
                 next_step="encode it as the model's training did",
             )
+    _check_precision(ensemble, all(str(table.schema[name]) == "Float32" for name in names))
     return names
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from xai_assets.errors import ModelError
 from xai_assets.explain.matrix import background_digest
 from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble, float32_ceiling
+from xai_assets.explain.treeshap.inputs import matrix_of
 from xai_assets.explain.treeshap.margin import predict_margin
 
 if TYPE_CHECKING:  # that module imports numba
@@ -63,7 +64,7 @@ class InterventionalShap:
         threads: int | None = None,
     ) -> None:
         self.ensemble, self.threads = ensemble, threads
-        rows = _matrix(ensemble, background, "background")
+        rows = matrix_of(ensemble, background, "background")
         if len(rows) == 0:
             raise ModelError(
                 "interventional attributions need a background",
@@ -103,7 +104,7 @@ class InterventionalShap:
         ModelError
             X has another number of columns, or no numbers.
         """
-        rows = _matrix(self.ensemble, X, "matrix")
+        rows = matrix_of(self.ensemble, X)
         values = np.empty((len(rows), self.ensemble.n_features, self.ensemble.n_outputs), np.float32)
 
         def task(first: int) -> None:
@@ -153,20 +154,6 @@ class InterventionalShap:
             return
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(task, starts))
-
-
-def _matrix(ensemble: TreeEnsemble, X: Matrix, name: str) -> Matrix:
-    """C-ordered float32, or float64 where the library compares in float64 and X has that precision."""
-    X = np.asarray(X)
-    if X.ndim != 2 or X.shape[1] != ensemble.n_features or X.dtype.kind not in "fiub":
-        raise ModelError(
-            f"the {name} does not fit the model",
-            expected=f"numbers [n, {ensemble.n_features}]",
-            found=f"{X.dtype} {list(X.shape)}",
-        )
-    narrow = ensemble.input_precision == "float32" or X.dtype == np.float32
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(X, dtype=np.float32 if narrow else np.float64)
 
 
 def _trees(ensemble: TreeEnsemble, rows: Matrix) -> "Trees":

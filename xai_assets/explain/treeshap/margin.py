@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import Float64, TreeEnsemble
+from xai_assets.explain.treeshap.inputs import matrix_of
 
 ROWS_PER_TASK = 4096
 """Fewer rows are not worth a thread."""
@@ -43,7 +43,7 @@ def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any], *, threads: int 
     """
     from xai_assets.explain.treeshap.walk import walk  # imports numba, and loads the compiled loop from its cache
 
-    rows = _rows(ensemble, X)
+    rows = matrix_of(ensemble, X)
     margin = np.empty((len(rows), ensemble.n_outputs), np.float64)
 
     def fill(first: int) -> None:
@@ -76,17 +76,3 @@ def predict_margin(ensemble: TreeEnsemble, X: npt.NDArray[Any], *, threads: int 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         list(pool.map(fill, tasks))
     return margin
-
-
-def _rows(ensemble: TreeEnsemble, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """C-ordered float32 or float64; float32 widens without loss, so the walk compares in float64 either way."""
-    X = np.asarray(X)
-    if X.ndim != 2 or X.shape[1] != ensemble.n_features or X.dtype.kind not in "fiub":
-        raise ModelError(
-            "the matrix does not fit the model",
-            expected=f"numbers [n, {ensemble.n_features}]",
-            found=f"{X.dtype} {list(X.shape)}",
-        )
-    narrow = ensemble.input_precision == "float32" or X.dtype == np.float32
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(X, dtype=np.float32 if narrow else np.float64)

@@ -83,7 +83,7 @@ def _encode(X: Any, thresholds: Any, starts: Any, categorical: Any, ranks: Any) 
         for j in range(X.shape[1]):
             value = X[i, j]
             if value != value or categorical[j]:
-                ranks[i, j] = value
+                ranks[i, j] = np.trunc(value)  # before it is rounded to float32, which might reach the next code
                 continue
             low, high = starts[j], starts[j + 1]
             while low < high:

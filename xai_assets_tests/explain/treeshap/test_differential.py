@@ -111,11 +111,7 @@ def test_covers_of_any_size(cover, tree_builder, exact_path_dependent):
     assert_same(found_base, base, 1e-12)
 
 
-ROUNDED = pytest.mark.xfail(strict=True, reason="codes are rounded to float32 before they are cut")
-WARNS = pytest.mark.xfail(strict=True, reason="float32_ceiling lets numpy warn of the overflow that it wants")
-
-
-@pytest.mark.parametrize("precision, code", [pytest.param("float64", 1, marks=ROUNDED), ("float32", 2)])
+@pytest.mark.parametrize("precision, code", [("float64", 1), ("float32", 2)])
 def test_codes_next_to_whole_numbers(precision, code, tree_builder):
     """A code is cut, not rounded, unless the library rounds its inputs: 2 − 2⁻⁵² is category 1."""
     build = tree_builder(1, 1, precision)
@@ -126,7 +122,6 @@ def test_codes_next_to_whole_numbers(precision, code, tree_builder):
     assert (base[0], found[0, 0, 0]) == (0.0, 1.0)
 
 
-@WARNS
 def test_thresholds_beyond_float32(tree_builder):
     """CatBoost's NaN-last splits have x ≤ the largest float32 as their border."""
     build = tree_builder(1)
@@ -276,7 +271,6 @@ def test_lightgbm_contributions(seed, parameters):
     assert_same(base, contributions[0, :, -1], 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in nextafter")  # see test_thresholds_beyond_float32
 @settings(max_examples=12)
 @given(
     seed=SEEDS,

@@ -137,6 +137,25 @@ def test_a_stack_of_both_precisions_decides_like_each_alone(tree_builder: Any) -
     assert stacked.margin(X)[1].tolist() == [1.0, -1.0]  # rounds to 0.1 in float32, is below it in float64
 
 
+def test_a_stack_that_rounds_codes_and_does_not_takes_float32_rows_alone(tree_builder: Any) -> None:
+    def stump(precision: str) -> TreeEnsemble:
+        build = tree_builder(1, 1, precision)
+        build.base_score = [0.0]
+        root = build.split(0, categories=((0b010,), False))
+        build.join(root, build.leaf(-1.0), build.leaf(1.0))
+        build.end_tree()
+        return build.build()
+
+    stacked = TreeShap(TreeEnsemble.stack([stump("float32"), stump("float64")]))
+    X = np.array([[1.0], [2.0]])
+    assert stacked.explain(X.astype(np.float32)).values.tolist() == [[[-1.0, -1.0]], [[1.0, 1.0]]]
+    for method in (stacked.explain, stacked.margin):
+        with pytest.raises(ModelError, match="float32 rows"):
+            method(X)
+    with pytest.raises(ModelError, match="float32 rows"):
+        stacked.explain(pl.DataFrame({"x": X[:, 0]}))
+
+
 def test_rows_beyond_float32_are_told_apart(random_ensemble: Any, exact_path_dependent: Any) -> None:
     """Thresholds one float64 apart, as LightGBM and histogram boosting compare them."""
     for seed in range(20):
