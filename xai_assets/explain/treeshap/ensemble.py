@@ -20,6 +20,8 @@ UInt32 = npt.NDArray[np.uint32]
 Bool = npt.NDArray[np.bool_]
 
 MAX_TREES = 10_000
+ZERO = float(np.float32(1e-35))
+"""|x| up to this counts as zero where zero is missing; a float32 constant in LightGBM, slightly above 1e-35."""
 FLOAT32_ROWS_ONLY = "float32 rows only"
 
 
@@ -36,8 +38,8 @@ class TreeEnsemble:
     left, right: int32 [N], positions in the whole arrays; -1 at a leaf.
     feature: int32 [N], -1 at a leaf.
     threshold: float64 [N]. A numeric split sends x left iff x < threshold (x ≤ c is stored as x < nextafter(c, ∞)).
-    missing_left: bool [N], where NaN goes. zero_is_missing: bool [N], whether |x| ≤ float32(1e-35)
-    counts as missing too.
+    missing_left: bool [N], where NaN goes. zero_is_missing: bool [N], whether |x| ≤ `ZERO` counts as
+    missing too.
     category_set: int32 [N], -1 for a numeric split. A categorical split takes the code trunc(x); where
     0 ≤ code < 32 · words of the set, the code goes left iff its bit in `category_words` is set; any other code goes
     left iff category_other_left[set].

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xai_assets.explain.treeshap.compiled import compiled
+from xai_assets.explain.treeshap.ensemble import ZERO
 from xai_assets.explain.treeshap.simd import LANES, add, at_least, load, mul, select, splat, store, sub
 
-ZERO = np.float64(np.float32(1e-35))
-"""Up to here |x| counts as zero; LightGBM's constant is a float32, slightly above 1e-35."""
 MAX_BITS = 11
 """Of a unit's index. A table holds 2^bits numbers per feature, and making it takes 3^(features of a leaf) steps."""
 MAX_SLOTS = 64

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.explain.treeshap.compiled import compiled
-from xai_assets.explain.treeshap.ensemble import Float64, Int32, Int64, TreeEnsemble, UInt32, float32_ceiling
+from xai_assets.explain.treeshap.ensemble import ZERO, Float64, Int32, Int64, TreeEnsemble, UInt32, float32_ceiling
 
 LEAF, PAIR, PAIR_AGAIN, TRIPLE, TRIPLE_TOP, TRIPLE_LOW, TRIPLE_ANY = range(7)
 SPLIT, SPLIT_AGAIN, JOIN, JOIN_AGAIN, DERIVE = range(7, 12)
@@ -43,8 +43,6 @@ COLUMNS = 15
 KEEP_HOT, KEEP_COLD, SAME_AS_TOP_HOT, SAME_AS_TOP_COLD = 1, 2, 16, 32
 """Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_LOW, TRIPLE_ANY: the hot (cold)
 child splits on the top node's feature."""
-ZERO = float(np.float32(1e-35))
-"""|x| up to this counts as zero where zero is missing; a float32 constant in LightGBM, slightly above 1e-35."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +111,15 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
 class _Nodes(NamedTuple):
     """All nodes as the walk needs them. hot ⟺ sign · x ≥ limit. share: of the parent's cover, the hot child's."""
 
-    hot: Int32
-    cold: Int32
-    feature: Int32
+    hot: Int64
+    cold: Int64
+    feature: Int64
     sign: npt.NDArray[np.float32]
     limit: npt.NDArray[np.float32]
     share: Float64
     value: Float64
     derived: npt.NDArray[np.bool_]
-    category_set: Int32
+    category_set: Int64
     threshold: npt.NDArray[np.float32]
     missing_left: npt.NDArray[np.bool_]
     zero_low: Float64
@@ -135,7 +133,7 @@ class _Path(NamedTuple):
     operation: the SPLIT.
     """
 
-    feature: Int32
+    feature: Int64
     share: Float64
     side: Int64
     operation: Int64
@@ -159,15 +157,15 @@ def _nodes(
     slot[used] = np.arange(len(used))
     raw = np.maximum(ensemble.feature, 0)
     return _Nodes(
-        hot=hot,
-        cold=cold,
-        feature=np.where(inner, slot[raw], -1).astype(np.int32),
+        hot=hot.astype(np.int64),
+        cold=cold.astype(np.int64),
+        feature=np.where(inner, slot[raw], -1).astype(np.int64),
         sign=np.where(hot_right | derived, np.float32(1), np.float32(-1)),
         limit=limit.astype(np.float32),
         share=np.divide(hot_cover, total, out=np.full(len(inner), 0.5), where=total > 0),
         value=ensemble.value.astype(np.float64),
         derived=derived,
-        category_set=ensemble.category_set.astype(np.int32),
+        category_set=ensemble.category_set.astype(np.int64),
         threshold=threshold,
         missing_left=ensemble.missing_left.astype(np.bool_),
         zero_low=np.where(ensemble.zero_is_missing, zero_low[raw], 1.0),  # between 1 and 0 lies nothing
@@ -209,13 +207,14 @@ def _emit(roots: Any, nodes: Any, t: Any, used: int, deepest: int) -> Any:
     """Operations and factors of all trees, in depth-first order; expected value of each tree."""
     ops = np.zeros((1024, COLUMNS), np.int32)
     factors = np.zeros(4096, np.float32)
-    n, k = 0, 0
+    n: Any = np.int64(0)  # not a literal: numba would compile every step twice
+    k: Any = np.int64(0)
     starts = np.zeros(len(roots) + 1, np.int64)
     expected = np.zeros(len(roots), np.float64)
     stack = np.empty((deepest + 2, 5), np.int64)  # node, depth, C slot, H slot, children done
     reach = np.empty(deepest + 2, np.float64)  # share of the training rows that come here
     path = _Path(
-        np.empty(deepest + 1, np.int32),
+        np.empty(deepest + 1, np.int64),
         np.empty(deepest + 1, np.float64),
         np.empty(deepest + 1, np.int64),
         np.empty(deepest + 1, np.int64),

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.compiled import compiled
-from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble
-from xai_assets.explain.treeshap.program import ZERO
+from xai_assets.explain.treeshap.ensemble import ZERO, Float64, Int64, TreeEnsemble
 
 Float32 = npt.NDArray[np.float32]
 
@@ -83,7 +82,10 @@ def _encode(X: Any, thresholds: Any, starts: Any, categorical: Any, ranks: Any) 
         for j in range(X.shape[1]):
             value = X[i, j]
             if value != value or categorical[j]:
-                ranks[i, j] = np.trunc(value)  # before it is rounded to float32, which might reach the next code
+                code = np.float32(value)
+                if abs(np.float64(code)) > abs(value):  # towards zero: rounding must not reach the next code
+                    code = np.nextafter(code, np.float32(0))
+                ranks[i, j] = code
                 continue
             low, high = starts[j], starts[j + 1]
             while low < high:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from xai_assets.explain.treeshap.compiled import compiled
+from xai_assets.explain.treeshap.ensemble import ZERO
 
-ZERO = np.float64(np.float32(1e-35))
-"""LightGBM's bound: |x| up to here counts as zero. A float32 constant in its code, so slightly above 1e-35."""
 ROWS_PER_BLOCK = 256
 
 

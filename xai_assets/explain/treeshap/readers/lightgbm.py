@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from xai_assets.errors import ModelError
-from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble
+from xai_assets.explain.treeshap.ensemble import ZERO, Float64, Int64, TreeEnsemble
 from xai_assets.explain.treeshap.readers.assemble import RawTree, assemble, at_most, check_tree_count
 from xai_assets.explain.treeshap.readers.content import file_content, wrong_object
 
@@ -26,8 +26,6 @@ KNOWN_VERSIONS = ("v2", "v3", "v4")
 CATEGORICAL, DEFAULT_LEFT = 1, 2
 """Bits of `decision_type`; the two above them are the kind of missing values."""
 MISSING_NONE, MISSING_ZERO, MISSING_NAN = 0, 1, 2
-ZERO = float(np.float32(1e-35))
-"""|x| up to here is 0. A float32 constant in LightGBM's code, so slightly above 1e-35."""
 
 
 def read(model: Any) -> TreeEnsemble:
