@@ -1,7 +1,7 @@
 """One day of N requests × d features through every stage, two models: seconds per stage and peak memory.
 
-Run: python benchmarks/daily_partition.py --rows 1000000 --features 50 [--budget 1000000]
-The SHAP computation itself is reported apart: it depends on the models and is the same library call everywhere.
+Run: python benchmarks/daily_partition.py --rows 1000000 --features 50 [--budget 100000] [--trees 100 --depth 6]
+The SHAP computation itself is reported apart: it depends on the models (see `attribution.py`).
 A second process per measurement is not needed: peak memory is read after each stage and only grows.
 """
 
@@ -27,6 +27,7 @@ from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.reference import ensure_profile, load_profile
 from xai_assets.flow.replay import ingest
 from xai_assets.flow.scoring import Scorer
+from xai_assets.flow.service_levels import measure_day
 from xai_assets.lake.queries import divergence_threshold, write_divergence_set
 from xai_assets.lake.store import Lake
 from xai_assets.records import MODEL_ROLES
@@ -80,7 +81,7 @@ def write_log(path: Path, day: date, rows: int, features: list[str], outputs: An
     writer.close()
 
 
-def config(base: Path, features: list[str], budget: int) -> MonitorConfig:
+def config(base: Path, features: list[str], budget: int | None) -> MonitorConfig:
     attributes = {
         "source": {"path": "logs/{date}.parquet"},
         "columns": {"production_output": "production_output", "experimental_output": "experimental_output"},
@@ -93,7 +94,7 @@ def config(base: Path, features: list[str], budget: int) -> MonitorConfig:
     return MonitorConfig.from_mapping("bench", attributes, base)
 
 
-def run(base: Path, rows: int, features: int, budget: int, trees: int, depth: int) -> dict[str, Any]:
+def run(base: Path, rows: int, features: int, budget: int | None, trees: int, depth: int) -> dict[str, Any]:
     names = [f"f{i:02d}" for i in range(features)]
     write_models(base, names, trees, depth)
     monitor = Monitor(config(base, names, budget), Lake(str(base / "lake")))
@@ -110,6 +111,7 @@ def run(base: Path, rows: int, features: int, budget: int, trees: int, depth: in
     write_day_histograms(monitor, REFERENCE, load_profile(monitor), "bench")
     stages: dict[str, float] = {}
     shap = through_attributions(monitor, DAY, stages)
+    timed(stages, "explanation_quality", lambda: measure_day(monitor, DAY, "bench"))
     timed(stages, "attribution_histograms", lambda: write_day_histograms(monitor, DAY, load_profile(monitor), "bench"))
     timed(stages, "drift_scores", lambda: Scorer(monitor).score_day(DAY, "bench"))
     timed(stages, "drift_alerts", lambda: AlertFolder(monitor).write_day(DAY, "bench"))
@@ -161,9 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--features", type=int, default=50)
-    parser.add_argument("--budget", type=int, default=100_000)
-    parser.add_argument("--trees", type=int, default=20)
-    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=None, help="rows to explain; every request by default")
+    parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--depth", type=int, default=6)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(run(Path(folder), a.rows, a.features, a.budget, a.trees, a.depth), indent=2))

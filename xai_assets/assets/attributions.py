@@ -19,12 +19,13 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
     """The `<role>_attributions` asset of a monitor."""
     table = f"{role}_attributions"
     key = stage.asset_key(settings, table)
-    limit = settings.explanation.additivity_tolerance
+    limit, most_failed = settings.explanation.additivity_tolerance, settings.explanation.targets.error_rate
     additivity = dg.AssetCheckSpec(
         "additivity",
         asset=key,
         blocking=True,
-        description=f"Base value plus attributions equals the model's margin within {limit:g} relative.",
+        description=f"Base value plus attributions equals the model's margin within {limit:g} relative, and at most "
+        f"{most_failed:.0%} of the requests have no finite explanation.",
     )
 
     @stage.asset(
@@ -44,6 +45,7 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
             return {
                 "dagster/partition_row_count": report.rows,
                 "additivity_error": report.additivity_error,
+                "requests_without_explanation": report.failed_rows,
                 **report.explainer,
                 "seconds": report.seconds,
                 "top_features": stage.table_of(top),
@@ -52,20 +54,24 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
         if needs_background(monitor):
             ensure_background(monitor)  # before any day's provenance is asked for: its hash is part of it
         yield from stage.run_days(context, monitor, table, compute, force=config.force)
-        errors = {d: _error(monitor, table, date.fromisoformat(d)) for d in context.partition_keys}
-        over = {d: e for d, e in errors.items() if e is not None and not e <= limit}
+        found = {d: _footer(monitor, table, date.fromisoformat(d)) for d in context.partition_keys}
+        over = {d: error for d, (error, _) in found.items() if not error <= limit}
+        failed = {d: share for d, (_, share) in found.items() if share > most_failed}
         yield dg.AssetCheckResult(
-            passed=not over,
+            passed=not over and not failed,
             check_name=additivity.name,
             asset_key=key,
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"over_limit": over, "limit": limit},
+            metadata={"over_limit": over, "limit": limit, "share_without_explanation": failed},
         )
 
     return attributions
 
 
-def _error(monitor: Monitor, table: str, day: date) -> float | None:
-    if not monitor.lake.exists(table, monitor.name, day):
-        return None
-    return float(monitor.lake.metadata(table, monitor.name, day)["additivity_error"])
+def _footer(monitor: Monitor, table: str, day: date) -> tuple[float, float]:
+    """Additivity error, and share of requests without a finite explanation; 0 where nothing is stored."""
+    lake, name = monitor.lake, monitor.name
+    if not lake.exists(table, name, day):
+        return 0.0, 0.0
+    footer = lake.metadata(table, name, day)
+    return float(footer["additivity_error"]), int(footer["failed_rows"]) / max(lake.row_count(table, name, day), 1)

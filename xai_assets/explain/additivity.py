@@ -4,6 +4,7 @@ Belongs here: the measure of the error. Does not belong here: what is tolerated 
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from xai_assets.records import Attributions
 
@@ -26,3 +27,14 @@ def additivity_error(attributions: Attributions) -> float:
     scale = max(1.0, float(np.abs(attributions.margin).max()))
     error = gap / scale
     return error if np.isfinite(error) else float("inf")
+
+
+def explained_rows(attributions: Attributions) -> npt.NDArray[np.bool_]:
+    """Which requests have a finite explanation and a finite margin, bool [n]; additivity speaks of these only.
+
+    >>> from xai_assets.records import Attributions
+    >>> two = Attributions(np.array([[1.0], [np.nan]], np.float32), np.zeros(2), np.array([1.0, 2.0]))
+    >>> explained_rows(two).tolist()
+    [True, False]
+    """
+    return np.asarray(np.isfinite(attributions.values).all(axis=1) & np.isfinite(attributions.margin))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from xai_assets.explain.additivity import additivity_error
+from xai_assets.explain.additivity import additivity_error, explained_rows
 from xai_assets.explain.protocol import Explainer
 from xai_assets.explain.widen import widen
 from xai_assets.flow.background import monitor_explainer
@@ -32,10 +32,12 @@ class AttributionReport:
     """What one model's attributions of a day look like.
 
     mean_absolute: mean |φ| per feature, margin units. seconds: the whole stage; explain_seconds: the explainer alone.
-    explainer: what made them, as in the partition's footer.
+    explainer: what made them, as in the partition's footer. failed_rows: requests without a finite explanation; the
+    errors and means are those of the others.
     """
 
     rows: int
+    failed_rows: int
     additivity_error: float
     mean_absolute: dict[str, float]
     seconds: float
@@ -52,7 +54,7 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
     started = time.perf_counter()
     model, explainer = monitor.model(role), monitor_explainer(monitor, role)
     names = monitor.config.feature_names
-    rows, worst, absolute, explaining = 0, 0.0, np.zeros(len(names)), 0.0
+    rows, failed, worst, absolute, explaining = 0, 0, 0.0, np.zeros(len(names)), 0.0
     with monitor.lake.writer(f"{role}_attributions", monitor.name, day) as out:
         for chosen, replayed in explained_batches(monitor.lake, monitor.name, day, names, BATCH_ROWS):
             matrix = model.encode(replayed)
@@ -61,8 +63,14 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
             explaining += time.perf_counter() - before
             explained = widen(explained, model.feature_names, names)
             out.append(_frame(chosen, role, model.version, explained, names))
-            worst = max(worst, additivity_error(explained))
             rows += chosen.height
+            finite = explained_rows(explained)
+            if not finite.all():
+                failed += int(np.count_nonzero(~finite))
+                explained = Attributions(
+                    explained.values[finite], explained.base_value[finite], explained.margin[finite]
+                )
+            worst = max(worst, additivity_error(explained))
             absolute += np.abs(explained.values).sum(axis=0, dtype=np.float64)
         if rows == 0:
             out.append(_frame(_NOBODY, role, model.version, _nothing(len(names)), names))
@@ -72,12 +80,14 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
             "model_sha256": model.sha256,
             "explainer_identity": Provenance(monitor).explainer_identity(role),
             "additivity_error": repr(worst),
+            "failed_rows": str(failed),
             "explain_seconds": repr(explaining),
             **made_by,
         }
-    means = absolute / max(rows, 1)
+    means = absolute / max(rows - failed, 1)
     return AttributionReport(
         rows=rows,
+        failed_rows=failed,
         additivity_error=worst,
         mean_absolute=dict(zip(names, means.tolist(), strict=True)),
         seconds=time.perf_counter() - started,

@@ -121,8 +121,7 @@ def _coverage(monitor: Monitor, day: date) -> Iterator[ServiceLevel]:
 def _without_explanation(lake: Lake, monitor: str, role: str, day: date) -> Int64:
     """Positions in the day's attributions of requests with a value that is not finite."""
     table = f"{role}_attributions"
-    # The additivity error is over every value of every row: where it is finite, so are they all.
-    if math.isfinite(float(lake.metadata(table, monitor, day).get("additivity_error", "nan"))):
+    if lake.metadata(table, monitor, day).get("failed_rows") == "0":
         return np.empty(0, np.int64)
     bad, first = [np.empty(0, np.int64)], 0
     for batch in lake.batches(table, monitor, day):

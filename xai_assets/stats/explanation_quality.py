@@ -31,20 +31,25 @@ MEASURES = {
 """Measures with unit and definition, in the order in which they are shown."""
 NEIGHBOURS = 4
 JITTER_SD = 0.05
+NORMAL_IQR = 1.349
 MOST_STEPS = 16
 """Points of a deletion or insertion curve: features go in groups where there are more."""
 
 
 def spread(background: Float32, numeric: npt.NDArray[np.bool_]) -> Float64:
-    """Standard deviation of each numeric feature, float64 [d], NaN left out; 0 for any other feature.
+    """Scale of each numeric feature, float64 [d], NaN left out; 0 for any other feature.
 
+    The interquartile range in units of a normal distribution's standard deviation, so that a few extreme values do not
+    make a small change of the others large; the standard deviation where half of the values are equal.
     background: float32 [m, d]. numeric: bool [d].
     """
     found = np.zeros(background.shape[1])
     for j in np.flatnonzero(numeric):
         values = background[:, j].astype(np.float64)
         values = values[np.isfinite(values)]
-        found[j] = values.std() if values.size else 0.0
+        if values.size:
+            low, high = np.quantile(values, (0.25, 0.75))
+            found[j] = (high - low) / NORMAL_IQR if high > low else values.std()
     return found
 
 

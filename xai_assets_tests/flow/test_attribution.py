@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from xai_assets.explain import selection
+from xai_assets.explain.protocol import Explainer
 from xai_assets.flow.attribution import explain_day, explain_request
-from xai_assets.flow.background import TABLE, ensure_background
+from xai_assets.flow.background import TABLE, ensure_background, monitor_explainer
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
 from xai_assets.lake.tables import PHI
-from xai_assets.records import MODEL_ROLES
+from xai_assets.records import MODEL_ROLES, Attributions, Float32
 from xai_assets_tests.conftest import day
 
 Explained = Callable[..., Monitor]
@@ -144,3 +145,35 @@ def test_an_empty_day_is_stored_with_its_columns(explained: Explained):
         report = explain_day(monitor, role, day(1), "p")
         assert (report.rows, report.additivity_error) == (0, 0.0)
         assert monitor.lake.row_count(f"{role}_attributions", "lending", day(1)) == 0
+
+
+class Failing:
+    """An explainer that has no finite answer for every `every`th request of a batch."""
+
+    def __init__(self, explainer: Explainer, every: int) -> None:
+        self.explainer, self.every = explainer, every
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.explainer, name)
+
+    def explain(self, X: Float32) -> Attributions:
+        found = self.explainer.explain(X)
+        values = found.values.copy()
+        values[:: self.every, 0] = np.nan
+        return replace(found, values=values)
+
+
+def test_requests_without_an_explanation_are_counted_and_hide_nothing_of_the_others(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+):
+    monitor = explained()
+    healthy = explain_day(monitor, "production", day(1), "p")
+    assert healthy.failed_rows == 0
+    real = monitor_explainer(monitor, "production")
+    monkeypatch.setattr("xai_assets.flow.attribution.monitor_explainer", lambda *_: Failing(real, 10))
+    report = explain_day(monitor, "production", day(1), "p")
+    assert report.rows == healthy.rows
+    assert report.failed_rows == -(-report.rows // 10)
+    assert report.additivity_error < 1e-5
+    assert all(np.isfinite(v) for v in report.mean_absolute.values())
+    assert monitor.lake.metadata(PARTITION, "lending", day(1))["failed_rows"] == str(report.failed_rows)

@@ -35,8 +35,20 @@ def near_of(X: np.ndarray, seed: int = 0, count: int = 50) -> np.ndarray:
 def test_spread_and_typical_by_hand() -> None:
     background = np.array([[1, 2, NAN], [3, 2, NAN], [NAN, 0, NAN], [5, NAN, NAN]], F32)
     numeric = np.array([True, False, True])
-    np.testing.assert_allclose(spread(background, numeric), [np.std([1, 3, 5]), 0, 0])
+    np.testing.assert_allclose(spread(background, numeric), [(4 - 2) / 1.349, 0, 0])
     np.testing.assert_array_equal(typical(background, numeric), [3, 2, NAN])
+
+
+def test_spread_of_normal_values_is_their_deviation_and_a_few_extremes_do_not_change_it() -> None:
+    values = np.random.default_rng(0).normal(0, 3, (20_000, 1)).astype(F32)
+    assert spread(values, np.array([True]))[0] == pytest.approx(3, rel=0.03)
+    values[:100] = 1e6
+    assert spread(values, np.array([True]))[0] == pytest.approx(3, rel=0.03)
+
+
+def test_spread_where_half_of_the_values_are_equal_is_the_standard_deviation() -> None:
+    values = np.array([[0], [0], [0], [0], [0], [8]], F32)
+    assert spread(values, np.array([True]))[0] == pytest.approx(values.std())
 
 
 def test_of_equally_frequent_codes_the_lowest_is_typical() -> None:
