@@ -515,6 +515,7 @@ def _ranges(c: MonitorConfig) -> None:
             e.budget_rows_per_day is None or e.budget_rows_per_day > 0,
             "1 or more, or null for as many as the explainer can do",
         ),
+        ("explanation.seed", e.seed, 0 <= e.seed < 2**32, "0 … 4294967295"),
         ("explanation.background_rows", e.background_rows, e.background_rows >= 1, "1 or more"),
         ("explanation.quality_sample_rows", e.quality_sample_rows, e.quality_sample_rows >= 2, "2 or more"),
         ("explanation.targets.coverage", e.targets.coverage, 0 <= e.targets.coverage <= 1, "0…1"),

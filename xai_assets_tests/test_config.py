@@ -91,6 +91,8 @@ WRONG = [
     ("explanation.budget_rows_per_day", 0, ["lending.explanation.budget_rows_per_day"]),
     ("explanation.budget_rows_per_day", "all", ["lending.explanation.budget_rows_per_day", "whole number"]),
     ("explanation.seed", True, ["lending.explanation.seed", "whole number"]),
+    ("explanation.seed", -1, ["lending.explanation.seed", "4294967295"]),
+    ("explanation.seed", 2**32, ["lending.explanation.seed", "4294967295"]),
     ("explanation.method", "tree", ["lending.explanation.method", "did you mean 'treeshap'?"]),
     ("explanation.background_rows", 0, ["lending.explanation.background_rows", "1 or more"]),
     ("explanation.quality_sample_rows", 1, ["lending.explanation.quality_sample_rows", "2 or more"]),

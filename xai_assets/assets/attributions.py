@@ -25,7 +25,7 @@ def build(settings: MonitorConfig, role: str) -> dg.AssetsDefinition:
         asset=key,
         blocking=True,
         description=f"Base value plus attributions equals the model's margin within {limit:g} relative, and at most "
-        f"{most_failed:.0%} of the requests have no finite explanation.",
+        f"{100 * most_failed:g} % of the requests have no finite explanation.",
     )
 
     @stage.asset(

@@ -9,7 +9,7 @@ import dagster as dg
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
-from xai_assets.decide.service_levels import CHECKED, Verdict
+from xai_assets.decide.service_levels import CHECKED, Verdict, description
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.service_levels import TABLE, judge_days, load_levels, measure_day
 from xai_assets.lake.store import Lake
@@ -19,10 +19,7 @@ from xai_assets.records import OVERALL, ServiceLevel
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `explanation_quality` asset of a monitor, with a check per target (severity WARN, blocks nothing)."""
     key, targets = stage.asset_key(settings, TABLE), settings.explanation.targets
-    specs = [
-        dg.AssetCheckSpec(measure, asset=key, description=text.format(getattr(targets, measure)))
-        for measure, text in CHECKED.items()
-    ]
+    specs = [dg.AssetCheckSpec(measure, asset=key, description=description(measure, targets)) for measure in CHECKED]
     deps = ["replay_log", "divergence_set", "production_attributions", "experimental_attributions"]
 
     @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"}, checks=specs)

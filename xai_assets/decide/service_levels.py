@@ -13,13 +13,14 @@ from xai_assets.config import ExplanationTargets
 from xai_assets.records import OVERALL, ServiceLevel
 
 CHECKED = {
-    "coverage": "At least {:.0%} of the requests, overall and in every segment, have a finite explanation.",
+    "coverage": "At least {:g} % of the requests, and of those in every large segment, have a finite explanation.",
     "median_ms": "Half of the requests are explained in less than {:g} ms each, one at a time.",
     "p95_ms": "95 % of the requests are explained in less than {:g} ms each, one at a time.",
     "stability": "Attributions of a request and its perturbed neighbours have a mean cosine similarity above {:g}.",
-    "error_rate": "Less than {:.1%} of the chosen requests are without a finite explanation.",
+    "error_rate": "Less than {:g} % of the chosen requests are without a finite explanation.",
 }
 """Measures that have a target, with what it asks for. The value of each is a field of `ExplanationTargets`."""
+_PERCENT = ("coverage", "error_rate")
 NOISE_SD = 3.0
 """A segment counts as less covered than the target only beyond this many standard errors of its share."""
 
@@ -38,6 +39,16 @@ class Verdict:
     worst: float | None
     sentences: tuple[str, ...]
     budget_rows: int = 0
+
+
+def description(measure: str, targets: ExplanationTargets) -> str:
+    """What a check asks for, as a sentence.
+
+    >>> description("error_rate", ExplanationTargets(error_rate=0.0004))
+    'Less than 0.04 % of the chosen requests are without a finite explanation.'
+    """
+    target = getattr(targets, measure)
+    return CHECKED[measure].format(100 * target if measure in _PERCENT else target)
 
 
 def judge(

@@ -4,6 +4,7 @@ Belongs here: the methods, what each needs and costs, the rule behind `auto`, an
 Does not belong here: any implementation.
 """
 
+import importlib.metadata
 from dataclasses import dataclass
 
 from xai_assets.errors import ModelError, nearest
@@ -19,6 +20,7 @@ class Method:
     """What is known of a method before anything is built.
 
     version: raised by hand when the method would give other attributions for the same model and request.
+    library: the distribution that computes them, where it is not this project; "library" takes the model's own.
     """
 
     name: str
@@ -26,6 +28,12 @@ class Method:
     is_fast: bool
     needs_background: bool
     draws: bool = False
+    library: str = ""
+
+    def full_version(self, model: ExplainableModel) -> str:
+        """The version with that of the library that is called, which changes values too; nothing is imported."""
+        called = model.kind if self.name == "library" else self.library
+        return f"{self.version} {called}-{distribution_version(called)}" if called else self.version
 
 
 METHODS = {
@@ -35,12 +43,22 @@ METHODS = {
         Method("treeshap_interventional", tree.VERSION, is_fast=True, needs_background=True),
         Method("library", library.VERSION, is_fast=False, needs_background=False),
         Method("linear", linear.VERSION, is_fast=True, needs_background=True),
-        Method("integrated_gradients", gradients.VERSION, is_fast=False, needs_background=True),
-        Method("permutation", sampled.VERSION, is_fast=False, needs_background=True, draws=True),
-        Method("kernel", sampled.VERSION, is_fast=False, needs_background=True, draws=True),
-        Method("lime", local_surrogate.VERSION, is_fast=False, needs_background=True, draws=True),
+        Method("integrated_gradients", gradients.VERSION, is_fast=False, needs_background=True, library="captum"),
+        Method("permutation", sampled.VERSION, is_fast=False, needs_background=True, draws=True, library="shap"),
+        Method("kernel", sampled.VERSION, is_fast=False, needs_background=True, draws=True, library="shap"),
+        Method("lime", local_surrogate.VERSION, is_fast=False, needs_background=True, draws=True, library="lime"),
     )
 }
+
+
+def distribution_version(name: str) -> str:
+    """Version of an installed distribution, "missing" where it is not: building the explainer then says what to do."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
 EXPLAINERS_KEPT = 8
 _KEPT: BuildOnce[Explainer] = BuildOnce(EXPLAINERS_KEPT)
 

@@ -35,7 +35,10 @@ class Profile:
 
 @dataclass(frozen=True)
 class ExplainedBatch:
-    """One batch of explained requests: values per role (float32 [n, d]), weights 1/π, who diverges, segment columns."""
+    """One batch of explained requests: values per role (float32 [n, d]), weights 1/π, who diverges, their rows.
+
+    context: holds the segment columns, if there are any; its height is n.
+    """
 
     values: dict[str, np.ndarray]
     weights: np.ndarray
@@ -61,7 +64,7 @@ def explained_values(monitor: Monitor, day: date) -> Iterator[ExplainedBatch]:
             values=values,
             weights=1.0 / chosen["inclusion_probability"].to_numpy(),
             divergent=chosen["is_divergent"].to_numpy(),
-            context=rows.select(segments),
+            context=rows,
         )
 
 

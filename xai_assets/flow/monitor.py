@@ -29,7 +29,16 @@ class Monitor:
         return {PRODUCTION: self.config.models.production, EXPERIMENTAL: self.config.models.experimental}[role]
 
     def model(self, role: str) -> Model:
-        """The artifact of a role. Raises ModelError where it is missing, corrupt, refused or does not fit."""
+        """The artifact of a role, read once. Raises ModelError where it is missing, damaged, refused or unfit."""
+        if role not in self._models:
+            self._models[role] = self._load(role)
+        return self._models[role]
+
+    @cached_property
+    def _models(self) -> dict[str, Model]:
+        return {}
+
+    def _load(self, role: str) -> Model:
         spec = self.model_config(role)
         return load_model(
             self.config.resolve(spec.path),

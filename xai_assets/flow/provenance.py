@@ -23,9 +23,9 @@ STAGE_VERSION = {
     "replay_log": "1",
     "labels": "1",
     "divergence_set": "1",
-    "attributions": "2",
+    "attributions": "3",
     "explanation_background": "1",
-    "explanation_quality": "1",
+    "explanation_quality": "2",
     "reference_profile": "1",
     "attribution_histograms": "1",
     "drift_scores": "1",
@@ -113,7 +113,7 @@ class Provenance:
         if table in ("replay_log", "labels"):
             return self._from_files(table, day)
         if table == "divergence_set":
-            return self._from_stored(table, ["divergence"], self._divergence_inputs(day), self._sampling())
+            return self._from_stored(table, ["divergence"], self._divergence_inputs(day), self._sampling)
         if table.endswith("_attributions"):
             role = table.removesuffix("_attributions")
             upstream = [self.stored("divergence_set", day), self.monitor.model_hashes[role]]
@@ -164,17 +164,18 @@ class Provenance:
         )
 
     def explainer_identity(self, role: str) -> str:
-        """What a role's attributions follow from besides artifact and requests: method and its version, seed where it
-        draws, background where it needs one. No explainer is built for it.
+        """What a role's attributions follow from besides artifact and requests: method, its version and that of the
+        library it calls, seed where it draws, background where it needs one. No explainer is built for it.
 
         While a background is still to be made, this is an identity that no partition carries: the day is due.
         """
         if role not in self._explainers:
             settings = self.monitor.config.explanation
-            method = METHODS[choose_method(self.monitor.model(role), settings.method)]
+            model = self.monitor.model(role)
+            method = METHODS[choose_method(model, settings.method)]
             background = self.background_hash() or "to be made" if method.needs_background else "-"
             seed = str(settings.seed) if method.draws else "-"
-            self._explainers[role] = " ".join((method.name, method.version, background, seed))
+            self._explainers[role] = " ".join((method.name, method.full_version(model), background, seed))
         return self._explainers[role]
 
     @cached_property
@@ -233,6 +234,7 @@ class Provenance:
             upstream += [self.content("replay_log", d) for d in self.monitor.config.reference_days]
         return upstream
 
+    @cached_property
     def _sampling(self) -> list[str]:
         """What decides which requests are explained: nothing but that all are, or budget, share and seed."""
         budget = explanation_budget(self.monitor)

@@ -367,7 +367,10 @@ def _service_levels(facts: _Facts) -> list[str]:
     ]
     missed = [sentence for v in verdicts for sentence in v.sentences]
     below = [v.measure.replace("_", " ") for v in verdicts if not v.passed]
-    finding = f"off target: {', '.join(below)}" if below else "every level that was measured meets its target"
+    met = (
+        "every level that was measured meets its target" if any(d == facts.day for d, *_ in levels) else "not measured"
+    )
+    finding = f"off target: {', '.join(below)}" if below else met
     figure = service_level_lines(shown, panels, title=f"Explanations on {facts.day}: {finding}")
     return [_section("How well requests are explained", _image(figure, "service levels"), *map(_note, missed))]
 

@@ -388,3 +388,12 @@ def test_sampled_days_estimate_the_whole(deploy: Deploy, lending: Configure) -> 
     totals = dict(rows.group_by("population").agg(pl.col("weight").first()).iter_rows())
     assert totals["all"] == pytest.approx(requests)
     assert totals["divergent"] == pytest.approx(deployment.metadata("divergence_set", wanted)["divergent"])
+
+
+def test_a_monitor_without_segments_goes_the_whole_way(deploy: Deploy, lending: Configure) -> None:
+    """No context is the default, and what the starter writes."""
+    deployment = deploy(lending(context=[], derived_context=[]))
+    assert deployment.run(day(1), day(DAYS)).success
+    scores = deployment.lake.read("drift_scores", "lending", day(DAYS))
+    assert set(scores["segment"]) == {"overall"}
+    assert scores.filter(pl.col("severity") != "insufficient").height > 0
