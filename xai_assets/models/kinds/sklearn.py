@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xai_assets.errors import ModelError
 from xai_assets.models.kinds.loaded import (
@@ -30,6 +29,7 @@ from xai_assets.models.kinds.loaded import (
     rounding_note,
     several_outputs,
 )
+from xai_assets.models.kinds.sklearn_trees import check_trees
 from xai_assets.records import FeatureSpec, Float32, Float64
 
 TRUSTED = (
@@ -46,7 +46,7 @@ TRUSTED = (
     "sklearn.utils.validation.check_array",
 )
 """Types that skops leaves to the reader's judgement; each only holds parameters. Trees are checked before they predict
-(`_check_trees`)."""
+(`sklearn_trees`)."""
 
 PROBABILITY_FORESTS = (
     "DecisionTreeClassifier",
@@ -102,8 +102,8 @@ def from_estimator(location: str, estimator: Any, notes: Sequence[str] = ()) -> 
     if final_step(estimator).startswith("HistGradientBoosting"):
         found.append(rounding_note(location))
     try:
-        _check_trees(estimator)
-    except ValueError as error:
+        check_trees(estimator)
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise damaged(location, WHAT, WRITER, error) from error
     names = getattr(estimator, "feature_names_in_", None)
     columns = None if names is None else tuple(str(n) for n in names)
@@ -294,28 +294,3 @@ def _positions(chosen: Any, columns: tuple[str, ...], features: int) -> list[int
     if picked and all(isinstance(p, bool | np.bool_) for p in picked):
         return [i for i, p in enumerate(picked) if p]
     return [columns.index(p) if isinstance(p, str) else int(p) % features for p in picked]
-
-
-def _check_trees(estimator: Any) -> None:
-    """Children of every tree come after their parent and lie in it, so that no prediction walks in circles."""
-    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    for number, (left, right, leaf) in enumerate(_trees(last)):
-        nodes = np.arange(len(left))
-        for children in (left, right):
-            inner = ~leaf
-            if (children[inner] <= nodes[inner]).any() or (children[inner] >= len(nodes)).any():
-                raise ValueError(f"tree {number}: children are not a tree")
-
-
-def _trees(estimator: Any) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    if hasattr(estimator, "tree_"):
-        tree = estimator.tree_
-        left = np.asarray(tree.children_left, dtype=np.int64)
-        yield left, np.asarray(tree.children_right, dtype=np.int64), left == -1
-    elif hasattr(estimator, "_predictors"):
-        for nodes in (p.nodes for round_ in estimator._predictors for p in round_):
-            left, right = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
-            yield left, right, nodes["is_leaf"].astype(bool)
-    elif hasattr(estimator, "estimators_"):
-        for inner in np.ravel(np.asarray(estimator.estimators_, dtype=object)):
-            yield from _trees(inner)

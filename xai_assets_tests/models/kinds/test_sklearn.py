@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 import skops.io
 from sklearn import ensemble, linear_model, svm
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
-from sklearn.compose import make_column_transformer
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -21,6 +22,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from xai_assets.errors import ModelError
 from xai_assets.models.artifact import load_model
+from xai_assets.models.kinds.sklearn import from_estimator
 from xai_assets.models.training import evaluate
 
 SMALL = {"n_estimators": 5, "max_depth": 3, "random_state": 0}
@@ -270,10 +272,63 @@ def test_versions(rows, tmp_path):
         load_model(place, features=rows.numeric)
 
 
-def test_a_tree_that_walks_in_a_circle_is_refused(rows, tmp_path):
-    trained = DecisionTreeClassifier(max_depth=3, random_state=0).fit(rows.numbers, rows.label)
-    state = trained.tree_.__getstate__()
-    state["nodes"]["left_child"][1] = 0
-    trained.tree_.__setstate__(state)
-    with pytest.raises(ModelError, match=r"damaged.*children are not a tree"):
+def damage(tree, part, value):
+    state = tree.tree_.__getstate__()
+    state["nodes"][part][0] = value
+    tree.tree_.__setstate__(state)
+
+
+TREE = DecisionTreeClassifier(max_depth=3, random_state=0)
+NESTED = {
+    "alone": (TREE, lambda m: m),
+    "pipeline in a pipeline": (make_pipeline(make_pipeline(TREE)), lambda m: m.steps[0][1].steps[0][1]),
+    "calibrated": (CalibratedClassifierCV(TREE, cv=2), lambda m: m.calibrated_classifiers_[1].estimator),
+    "forest": (ensemble.RandomForestClassifier(**SMALL), lambda m: m.estimators_[4]),
+    "boosting": (ensemble.GradientBoostingClassifier(**SMALL), lambda m: m.estimators_[4, 0]),
+    "bagging": (ensemble.BaggingClassifier(TREE, 3, random_state=0), lambda m: m.estimators_[2]),
+    "stack's last": (ensemble.StackingClassifier([("t", TREE)], TREE), lambda m: m.final_estimator_),
+    "stack's first": (ensemble.StackingClassifier([("t", TREE)], TREE), lambda m: m.estimators_[0]),
+    "vote": (ensemble.VotingClassifier([("t", TREE)], voting="soft"), lambda m: m.estimators_[0]),
+    "target": (
+        TransformedTargetRegressor(DecisionTreeRegressor(max_depth=3), transformer=StandardScaler()),
+        lambda m: m.regressor_,
+    ),
+}
+
+
+@pytest.mark.parametrize("part, value, message", [("left_child", 0, "not a tree"), ("feature", 2**30, "feature that")])
+@pytest.mark.parametrize("name", NESTED)
+def test_a_damaged_tree_is_refused_wherever_it_is(rows, name, part, value, message):
+    estimator, inner = NESTED[name]
+    trained = clone(estimator).fit(rows.numbers, rows.label)
+    from_estimator("m", trained)  # the healthy twin
+    damage(inner(trained), part, value)
+    with pytest.raises(ModelError, match=f"damaged.*{message}"):
+        from_estimator("m", trained)
+
+
+def test_a_tree_that_claims_more_features_than_its_forest(rows, tmp_path):
+    trained = ensemble.RandomForestClassifier(**SMALL).fit(rows.numbers, rows.label)
+    trained.estimators_[3].n_features_in_ = 2**31
+    damage(trained.estimators_[3], "feature", 2**30)
+    with pytest.raises(ModelError, match=r"damaged.*tree 3 reads 2147483648 features of 2"):
         loaded(trained, tmp_path, rows.numeric)
+
+
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("feature_idx", 9, "feature that does not exist"),
+        ("left", 0, "not a tree"),
+        ("bitset_idx", 99, "set of levels that does not exist"),
+        ("feature_idx", 2, "levels of a feature that has none"),
+    ],
+)
+def test_damaged_histogram_trees(rows, tmp_path, part, value, message):
+    codes = rows.frame.assign(fruit=rows.frame["fruit"].cat.codes.replace(-1, np.nan)).to_numpy(dtype=float)
+    trained = ensemble.HistGradientBoostingClassifier(**HIST, categorical_features=[1]).fit(codes, rows.label)
+    loaded(trained, tmp_path, rows.listed)
+    nodes = next(p.nodes for r in trained._predictors for p in r if (p.nodes["is_categorical"] == 1).any())
+    nodes[part][np.flatnonzero(nodes["is_categorical"])[0]] = value
+    with pytest.raises(ModelError, match=f"damaged.*{message}"):
+        loaded(trained, tmp_path, rows.listed)
