@@ -4,6 +4,7 @@ Belongs here: the session, its inputs as columns, and which of its outputs is th
 Does not belong here: converting models to ONNX, attributions (see `explain`).
 
 Inputs: one matrix [n, d] without names, or one column [n, 1] per feature, whose names are the features'.
+Inputs of whole numbers (int64) take neither missing nor fractional values.
 Outputs: a label and the probabilities of two classes (a converted classifier), or one number per row.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from xai_assets.errors import ModelError
 from xai_assets.models.kinds.loaded import (
@@ -83,7 +85,7 @@ class SessionPredictor:
     def _run(self, X: Float32) -> Float64:
         ports = self.session.get_inputs()
         columns = [X[:, i : i + 1] for i in range(X.shape[1])] if self.named else [X]
-        feed = {p.name: np.ascontiguousarray(c, _TYPES[p.type]) for p, c in zip(ports, columns, strict=True)}
+        feed = {p.name: _as_port(p, c) for p, c in zip(ports, columns, strict=True)}
         try:
             found = self.session.run([self.session.get_outputs()[self.pick].name], feed)[0]
         except Exception as error:  # onnxruntime's errors have no common base but Exception
@@ -93,6 +95,21 @@ class SessionPredictor:
         if isinstance(found, list):  # one mapping from class to probability per row
             found = np.array([list(row.values()) for row in found])
         return one_output(found[:, 1], len(X), "of ONNX")
+
+
+def _as_port(port: Any, columns: Float32) -> npt.NDArray[Any]:
+    """Columns in the port's type. Raises ModelError for what a whole number cannot hold, which a cast would change."""
+    if port.type == "tensor(int64)":
+        # NaN compares as false, so it is odd too.
+        odd = ~((np.abs(columns) < 2.0**63) & (np.trunc(columns) == columns))
+        if odd.any():
+            raise ModelError(
+                "the ONNX model refuses these rows",
+                expected=f"whole numbers for its int64 input '{port.name}'",
+                found=f"{columns[odd][0]} among {int(odd.sum())} other values",
+                next_step="correct the values in the source, or convert the model with float inputs",
+            )
+    return np.ascontiguousarray(columns, _TYPES[port.type])
 
 
 def _inputs(location: str, session: Any) -> tuple[tuple[str, ...] | None, int | None]:

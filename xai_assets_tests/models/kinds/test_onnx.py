@@ -5,12 +5,13 @@ import onnx
 import pytest
 import skl2onnx
 from onnx import TensorProto, helper, numpy_helper
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from xai_assets.errors import ModelError
 from xai_assets.models.artifact import load_model
@@ -77,6 +78,23 @@ def test_one_input_per_feature_names_the_features(rows, tmp_path):
     assert model.feature_names == ("weight", "size")
     X = numbers.to_numpy(np.float32)
     np.testing.assert_allclose(model.predict_output(X), trained.predict_proba(numbers)[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("odd", [np.nan, 2.9, np.inf, -1e30])
+@pytest.mark.parametrize("columns", [False, True])
+def test_inputs_of_whole_numbers_take_no_others(rows, tmp_path, columns, odd):
+    counts = np.random.default_rng(1).integers(-5, 5, (400, 2))
+    trained = DecisionTreeRegressor(max_depth=3).fit(counts, counts[:, 0] * 2.0 - counts[:, 1])
+    ports = [("X", Int64TensorType([None, 2]))]
+    if columns:
+        trained = make_pipeline(make_column_transformer(("passthrough", [0, 1])), trained)
+        trained.fit(counts, counts[:, 0] * 2.0 - counts[:, 1])
+        ports = [("size", Int64TensorType([None, 1])), ("weight", Int64TensorType([None, 1]))]
+    write(skl2onnx.to_onnx(trained, initial_types=ports), tmp_path / "m.onnx")
+    model = load_model(tmp_path / "m.onnx", features=rows.numeric)
+    np.testing.assert_allclose(model.predict_output(counts.astype(np.float32)), trained.predict(counts), atol=1e-5)
+    with pytest.raises(ModelError, match=r"ONNX model refuses these rows.*whole numbers for its int64 input"):
+        model.predict_output(np.array([[2, 1], [odd, 1]], np.float32))
 
 
 def bare(output_shape=("n", 1), *, weights=((2.0,), (-1.0,)), input_shape=("n", 2)):
