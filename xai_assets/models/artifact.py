@@ -213,11 +213,12 @@ def _model(
     content: _Bytes,
 ) -> Model:
     loaded = _loader(chosen)(location, content.take())
-    if wanted not in ("auto", "mlflow", "pickle", loaded.kind):
+    found = loaded.file_kind or loaded.kind
+    if wanted not in ("auto", "mlflow", "pickle", found):
         raise ModelError(
             f"model {location} is not of the configured kind",
             expected=f"kind {wanted}",
-            found=f"{loaded.kind}, out of a pickle" if chosen == "pickle" else loaded.kind,
+            found=f"{found}, out of a pickle" if chosen == "pickle" else found,
             next_step="correct kind, or leave it out",
         )
     resolved, notes = match_features(location, loaded, features)

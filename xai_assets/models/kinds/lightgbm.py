@@ -74,6 +74,7 @@ def load(location: str, raw: bytes) -> Loaded:
         feature_names=None if names == tuple(f"Column_{i}" for i in range(len(names))) else names,
         categorical=levels,
         notes=tuple(notes),
+        file_kind="lightgbm",
     )
 
 

@@ -44,6 +44,7 @@ class Loaded:
     """An artifact as its library reads it, before it meets the configuration.
 
     kind: xgboost, lightgbm, catboost, sklearn, onnx, torch or callable.
+    file_kind: which kind the file is, where that is not how it can be explained; "" where it is `kind`.
     bind: makes the predictor once the features (names, levels) are known; may raise ModelError.
     is_classifier: None where the artifact does not say (a bare network): `models.output` decides then.
     n_features: None where the artifact does not say; feature_names: None where it has none.
@@ -63,6 +64,7 @@ class Loaded:
     boolean: frozenset[int] = frozenset()
     has_probability: bool = True
     notes: tuple[str, ...] = ()
+    file_kind: str = ""
 
 
 def log_odds(probability: Float64, floor: float = PROBABILITY_FLOOR) -> Float64:

@@ -1,5 +1,8 @@
 """LightGBM's text models: the library's own predictions, levels by position, and every damage refused."""
 
+import hashlib
+import pickle
+
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -90,6 +93,15 @@ def test_linear_leaves_can_only_be_asked_for_predictions(rows, tmp_path):
     assert model.kind == "callable"
     X = rows.numbers.astype(np.float32)
     np.testing.assert_allclose(model.predict_output(X), trained.predict(X), rtol=1e-12)
+    assert load_model(tmp_path / "m.txt", "lightgbm", features=rows.numeric).kind == "callable"
+    (tmp_path / "MLmodel").write_text("flavors: {lightgbm: {data: m.txt}}")
+    for kind in ("mlflow", "lightgbm"):
+        assert load_model(tmp_path, kind, features=rows.numeric).kind == "callable"
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(trained))
+    pin = hashlib.sha256((tmp_path / "m.pkl").read_bytes()).hexdigest()
+    assert load_model(tmp_path / "m.pkl", "lightgbm", pin, rows.numeric, trust_pickle=True).kind == "callable"
+    with pytest.raises(ModelError, match=r"not of the configured kind.*lightgbm, out of a pickle"):
+        load_model(tmp_path / "m.pkl", "sklearn", pin, rows.numeric, trust_pickle=True)
 
 
 # ---------------------------------------------------------------- names and levels
