@@ -27,7 +27,7 @@ FLAVORS: Mapping[str, tuple[str, str]] = {
     "pytorch": ("torch", "model_data"),
 }
 """MLflow's flavor: our kind, and the key of the flavor that names its file."""
-_IMMUTABLE = re.compile(r"(runs:/[^/]+/.+|models:/[^/@]+/\d+|models:/m-[0-9a-f]+)$")
+_VERSIONED = re.compile(r"models:/([^/@]+/\d+|m-[0-9a-f]+)")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def is_mlflow(location: str) -> bool:
 def fetch(location: str) -> ModelFile:
     """The model's file. Raises ModelError without MLflow, or where the model has no flavor that can be read.
 
-    Runs, numbered versions and logged models never change and are fetched once per process; aliases each time.
+    Numbered versions and logged models are fetched once per process. Aliases move, and a run may log a file again:
+    both are fetched each time.
     """
     if not location.startswith(SCHEMES):
         return _model_file(location, Path(location))
-    return _fetched_once(location) if _IMMUTABLE.match(location) else _fetched(location)
+    return _fetched_once(location) if _VERSIONED.fullmatch(location) else _fetched(location)
 
 
 def _fetched(location: str) -> ModelFile:
@@ -104,15 +105,16 @@ def _only_file(location: str, folder: Path, flavor: str, named: str) -> Path:
     """The flavor's file; where it names a folder, the one model file in it."""
     root = folder.resolve()
     place = (root / named).resolve()
-    files = [place] if place.is_file() else sorted(_models_in(place))
-    if not place.is_relative_to(root) or len(files) != 1:
+    # Before the walk, so that no other folder is searched; after it, because a file may be a link to elsewhere.
+    files = ([place] if place.is_file() else sorted(_models_in(place))) if place.is_relative_to(root) else []
+    if len(files) != 1 or not files[0].resolve().is_relative_to(root):
         raise ModelError(
             f"MLflow model {location} does not hold the file that its flavor {flavor} names",
-            expected=f"one model file at {named}",
-            found=", ".join(f.name for f in files) or "none",
+            expected=f"one model file at {named}, inside the model's folder",
+            found=", ".join(f.name for f in files[:10]) or "none",
             next_step="log the model again, or configure the model's own file",
         )
-    return folder / files[0].relative_to(root)
+    return folder / files[0].resolve().relative_to(root)
 
 
 def _models_in(place: Path) -> Iterator[Path]:

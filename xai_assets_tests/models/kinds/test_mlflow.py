@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from xai_assets.errors import ModelError
 from xai_assets.models.artifact import inspect_features, load_model
+from xai_assets.models.kinds import mlflow as mlflow_kind
 
 
 def folder(place, flavors):
@@ -85,6 +87,39 @@ def test_folders_without_a_file_to_read(rows, booster, tmp_path, flavors, messag
     booster.save_model(tmp_path / "outside.ubj")
     with pytest.raises(ModelError, match=message):
         load_model(folder(tmp_path / "credit", flavors), features=rows.numeric)
+
+
+def test_nothing_outside_the_folder_is_searched_or_read(rows, booster, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    booster.save_model(tmp_path / "elsewhere/model.ubj")
+    inside = folder(tmp_path / "inside", {"xgboost": {"data": "data"}})
+    (inside / "data").mkdir()
+    booster.save_model(inside / "data/model.ubj")
+    assert load_model(inside, features=rows.numeric).kind == "xgboost"  # the healthy twin
+    (inside / "data/model.ubj").unlink()
+    (inside / "data/model.ubj").symlink_to(tmp_path / "elsewhere/model.ubj")
+    with pytest.raises(ModelError, match=r"does not hold the file.*inside the model's folder.*model\.ubj"):
+        load_model(inside, features=rows.numeric)
+    outside = folder(tmp_path / "outside", {"xgboost": {"data": str(tmp_path / "elsewhere")}})
+    monkeypatch.setattr(mlflow_kind, "_models_in", lambda place: pytest.fail(f"{place} was searched"))
+    with pytest.raises(ModelError, match=r"does not hold the file.*Found: none"):
+        load_model(outside, features=rows.numeric)
+
+
+@pytest.mark.parametrize(
+    "uri, times",
+    [("models:/credit/7", 1), ("models:/credit@best", 2), ("models:/credit/Production", 2), ("runs:/1/m", 2)],
+)
+def test_only_what_cannot_change_is_fetched_once(rows, booster, tmp_path, monkeypatch, uri, times):
+    place, asked = folder(tmp_path / "credit", {"xgboost": {"data": "model.ubj"}}), []
+    booster.save_model(place / "model.ubj")
+    download = SimpleNamespace(download_artifacts=lambda artifact_uri, dst_path: asked.append(artifact_uri) or place)
+    monkeypatch.setattr(mlflow_kind, "library", lambda *_: SimpleNamespace(artifacts=download))
+    mlflow_kind._fetched_once.cache_clear()
+    for _ in range(2):
+        load_model(uri, features=rows.numeric)
+    mlflow_kind._fetched_once.cache_clear()
+    assert asked == [uri] * times
 
 
 @pytest.mark.parametrize("text", ["", "flavors: [1]", "a: b", "{", "flavors: 3"])
