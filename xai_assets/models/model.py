@@ -43,11 +43,6 @@ class Model:
     notes: tuple[str, ...] = ()
 
     @property
-    def booster(self) -> Any:
-        """The same as `native`; kept while callers still use this name."""
-        return self.native
-
-    @property
     def version(self) -> str:
         """First 12 hex digits of the file's SHA-256."""
         return self.sha256[:12]

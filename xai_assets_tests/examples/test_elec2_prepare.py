@@ -27,7 +27,7 @@ def attributions(elec2):
         rows = xgboost.DMatrix(
             model.encode(log), feature_names=list(model.feature_names), feature_types=types, enable_categorical=True
         )
-        values[role] = model.booster.predict(rows, pred_contribs=True)[:, :-1]
+        values[role] = model.native.predict(rows, pred_contribs=True)[:, :-1]
     return values
 
 

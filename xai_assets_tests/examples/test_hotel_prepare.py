@@ -90,7 +90,7 @@ def test_models_load_with_the_features_and_categories_of_the_example(hotel):
     for section in (config.models.production, config.models.experimental):
         model = load_model(config.resolve(section.path), features=config.features)
         assert model.features == hotel.module.FEATURES
-        assert model.booster.num_boosted_rounds() <= 100
+        assert model.native.num_boosted_rounds() <= 100
 
 
 def test_replaying_the_logs_gives_the_auc_that_was_measured_on_the_bookings(hotel):

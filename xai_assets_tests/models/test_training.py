@@ -35,7 +35,7 @@ def test_names_kinds_and_levels_come_back(table, tmp_path):
     assert model.features == USED
     assert model.objective == artifact.objective == "binary:logistic"
     assert (artifact.rounds, artifact.train_rows) == (12, 600)
-    assert model.booster.feature_types == ["float", "c", "float"]
+    assert model.native.feature_types == ["float", "c", "float"]
 
 
 def test_same_as_the_library_on_a_pandas_frame(table, tmp_path):
@@ -81,7 +81,7 @@ def test_early_stopping_uses_the_last_rows_only(table, tmp_path):
     artifact = train_classifier(table, table["label"], None, USED, settings=settings)
     assert artifact.train_rows == 450
     assert artifact.rounds < 60
-    assert loaded(artifact, tmp_path).booster.num_boosted_rounds() == artifact.rounds
+    assert loaded(artifact, tmp_path).native.num_boosted_rounds() == artifact.rounds
     # With labels of the tail drawn by lot nothing improves for long, whatever the head says.
     noise = np.where(np.arange(600) < 450, table["label"], rng.integers(0, 2, 600))
     assert train_classifier(table, noise, None, USED, settings=settings).rounds < artifact.rounds
