@@ -26,13 +26,7 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
     >>> checked(np.zeros((2, 1), np.float32), ["age"]).shape
     (2, 1)
     """
-    if not isinstance(X, np.ndarray) or X.dtype != np.float32:
-        raise ModelError(
-            "only a float32 matrix can be explained",
-            expected=f"float32 [n, {len(names)}]",
-            found=f"{X.dtype} {list(X.shape)}" if isinstance(X, np.ndarray) else type(X).__name__,
-            next_step="make it with Model.encode",
-        )
+    _refuse_other_types(X, f"float32 [n, {len(names)}]")
     if X.ndim != 2 or X.shape[1] != len(names):
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         raise ModelError(
@@ -41,8 +35,8 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
             found=str(list(X.shape)),
             next_step="make it with Model.encode",
         )
-    # One sum instead of a mask of the whole matrix: it is finite or NaN unless something is infinite or overflows.
-    if not np.isfinite(X.sum(dtype=np.float64)) and np.isinf(X).any():
+    # Largest and smallest value, missing ones left out, instead of a mask of the whole matrix.
+    if np.isinf(np.fmax.reduce(X, axis=None, initial=0.0)) or np.isinf(np.fmin.reduce(X, axis=None, initial=0.0)):
         raise ModelError(
             f"infinite values of feature '{names[int(np.isinf(X).any(axis=0).argmax())]}' cannot be explained",
             next_step="quarantine those requests",
@@ -50,12 +44,24 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
     return X
 
 
+def _refuse_other_types(X: Any, expected: str) -> None:
+    if not isinstance(X, np.ndarray) or X.dtype != np.float32:
+        raise ModelError(
+            "only a float32 matrix can be explained",
+            expected=expected,
+            found=f"{X.dtype} {list(X.shape)}" if isinstance(X, np.ndarray) else type(X).__name__,
+            next_step="make it with Model.encode",
+        )
+
+
 def checked_background(background: Float32 | None, names: Sequence[str], purpose: str) -> Float32:
     """The background, where there is one with at least one row.
 
     purpose: what it is needed for, completing "a background is needed …".
     """
-    if background is None or len(background) == 0:
+    if background is not None:
+        _refuse_other_types(background, f"float32 [m, {len(names)}]")
+    if background is None or background.size == 0:
         raise ModelError(
             f"a background is needed {purpose}",
             expected=f"some encoded requests, float32 [m, {len(names)}]",
@@ -66,11 +72,12 @@ def checked_background(background: Float32 | None, names: Sequence[str], purpose
 
 
 def background_digest(background: Float32) -> str:
-    """16 hex digits that identify a background's values, their order included.
+    """16 hex digits that identify a background's values, their order included; ModelError for all but float32 arrays.
 
     >>> background_digest(np.zeros((2, 1), np.float32)) == background_digest(np.zeros((1, 2), np.float32))
     False
     """
+    _refuse_other_types(background, "float32 [m, d]")
     digest = hashlib.sha256(str(background.shape).encode())
     digest.update(np.ascontiguousarray(background).tobytes())
     return digest.hexdigest()[:16]

@@ -9,6 +9,9 @@ attributions add up to the margin by construction. Only the attributions' split 
 
 A request's random draws depend on the seed and on its own values alone, so it gets the same attributions whatever
 batch it is in.
+
+shap leaves out features that "do not vary", which it decides within a relative tolerance of 1e-5: of a timestamp or an
+identifier that is every value. So it is handed codes instead of values (`_Codes`), equal exactly where values are.
 """
 
 import contextlib
@@ -26,11 +29,13 @@ from xai_assets.explain.matrix import background_digest, checked, checked_backgr
 from xai_assets.explain.protocol import ExplainableModel
 from xai_assets.records import Attributions, Float32, Float64
 
-VERSION = "1"
+VERSION = "2"
 EVALUATIONS = 200
 """Coalitions evaluated per request, each over the whole background; at least one whole pass over the features."""
 KERNEL_EVALUATIONS = 512
 """Coalitions beyond 2 d that KernelSHAP draws per request."""
+MOST_BACKGROUND_ROWS = 50_000
+"""shap takes codes above 100,000 for equal, at its relative tolerance of 1e-5."""
 _ONE_AT_A_TIME = threading.Lock()
 """shap draws from numpy's one global generator."""
 
@@ -61,8 +66,15 @@ class SampledExplainer:
     def build(
         cls, model: ExplainableModel, background: Float32 | None, seed: int, method: str = "permutation"
     ) -> "SampledExplainer":
-        """Raises ModelError without a background, or where the model gives no finite margin for it."""
+        """Raises ModelError without a background, one too long, or where the model gives no finite margin for it."""
         rows = checked_background(background, model.feature_names, "by sampled explainers, for absent features")
+        if len(rows) > MOST_BACKGROUND_ROWS:
+            raise ModelError(
+                "the background is too long for sampled explainers",
+                expected=f"at most {MOST_BACKGROUND_ROWS:,} rows",
+                found=f"{len(rows):,}",
+                next_step="draw some hundred rows of it: every coalition is evaluated over all of them",
+            )
         margin = finite_margin(model.predict_margin(rows), "choose a background that the model can predict")
         return cls(model, np.ascontiguousarray(rows), background_digest(rows), float(margin.mean()), seed, method)
 
@@ -74,36 +86,65 @@ class SampledExplainer:
         margin = finite_margin(self.model.predict_margin(X), "quarantine requests that the model cannot predict")
         values = np.empty(X.shape, np.float32)
         with _ONE_AT_A_TIME, _own_random_state():
-            explain_row = self._permutation() if self.id == "permutation" else self._kernel()
+            codes = _Codes(self.background)
+            explain_row = self._permutation(codes) if self.id == "permutation" else self._kernel(codes)
             for i, row in enumerate(X):
                 np.random.seed(zlib.crc32(row.tobytes(), self.seed & 0xFFFFFFFF))
-                values[i] = explain_row(row[None])
+                values[i] = explain_row(codes.of_request(row))
         return Attributions(values, np.full(len(X), self.base), margin)
 
-    def _permutation(self) -> Callable[[Float32], Float64]:
+    def _permutation(self, codes: "_Codes") -> Callable[[Float64], Float64]:
         shap, d = _shap(), self.background.shape[1]
-        masker = shap.maskers.Independent(self.background, max_samples=len(self.background))
-        explainer = shap.explainers.Permutation(self._predict, masker, seed=self.seed)
+        masker = shap.maskers.Independent(codes.background, max_samples=len(codes.background))
+        explainer = shap.explainers.Permutation(self._of_codes(codes), masker, seed=self.seed)
         evaluations = max(EVALUATIONS, 2 * d + 1)
 
-        def explain(row: Float32) -> Float64:
+        def explain(row: Float64) -> Float64:
             found = explainer(row, max_evals=evaluations, batch_size=2 * d + 1, silent=True)
             return np.asarray(found.values[0], dtype=np.float64)
 
         return explain
 
-    def _kernel(self) -> Callable[[Float32], Float64]:
-        explainer = _shap().KernelExplainer(self._predict, self.background)
+    def _kernel(self, codes: "_Codes") -> Callable[[Float64], Float64]:
+        explainer = _shap().KernelExplainer(self._of_codes(codes), codes.background)
         evaluations = 2 * self.background.shape[1] + KERNEL_EVALUATIONS
 
-        def explain(row: Float32) -> Float64:
+        def explain(row: Float64) -> Float64:
             found = explainer.shap_values(row, nsamples=evaluations, l1_reg=0, silent=True)
             return np.asarray(found, dtype=np.float64).reshape(-1)
 
         return explain
 
-    def _predict(self, X: Any) -> Float64:
-        return self.model.predict_margin(np.ascontiguousarray(X, dtype=np.float32))
+    def _of_codes(self, codes: "_Codes") -> Callable[[Any], Float64]:
+        """The model's margin as a function of codes [n, d]."""
+        return lambda coded: self.model.predict_margin(codes.values(coded))
+
+
+class _Codes:
+    """Whole numbers in the place of feature values, equal exactly where the values are; missing equals missing.
+
+    A value's code is the number, from 1, of the first background row that has it; 0 is the request's own value where
+    no background row has it. background: float64 [m, d].
+    """
+
+    def __init__(self, background: Float32) -> None:
+        self._rows = background
+        self._table = np.concatenate([background[:1], background])  # row 0 holds the request that is being explained
+        self._columns = np.arange(background.shape[1])
+        self.background: Float64 = np.empty(background.shape, np.float64)
+        for j, column in enumerate(background.T):
+            _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+            self.background[:, j] = 1 + first[inverse]
+
+    def of_request(self, row: Float32) -> Float64:
+        """Codes [1, d] of a request [d]; from here on code 0 stands for its values."""
+        self._table[0] = row
+        same = (self._rows == row) | (np.isnan(self._rows) & np.isnan(row))
+        return np.where(same.any(axis=0), 1.0 + same.argmax(axis=0), 0.0)[None]
+
+    def values(self, coded: Any) -> Float32:
+        """The feature values float32 [n, d] that codes [n, d] stand for."""
+        return self._table[np.asarray(coded).astype(np.intp), self._columns]
 
 
 @contextlib.contextmanager

@@ -56,13 +56,44 @@ def test_exact_where_only_pairs_interact(of_function, method):
 
 
 @pytest.mark.parametrize("method", ["permutation", "kernel"])
+@pytest.mark.parametrize("offset", [0.0, 1e6, -1.6e7])
+def test_values_that_differ_little_for_their_size_are_different(of_function, method, offset):
+    """Timestamps and identifiers: shap alone takes 1,000,000 and 1,000,008 for the same value."""
+
+    def since(Z):
+        Z = Z.astype(np.float64)
+        return (Z[:, 0] - offset) + Z[:, 1] + np.nan_to_num(Z[:, 2], nan=3.0)
+
+    rng = np.random.default_rng(1)
+    background = np.column_stack([offset + np.arange(30) % 9, rng.normal(size=30), rng.normal(size=30)])
+    background[::3, 2] = np.nan
+    rows = np.array([[offset + 9, 1, np.nan], [offset, 2, 0.5], [offset + 4, background[7, 1], np.nan]])
+    background, rows = background.astype(np.float32), rows.astype(np.float32)
+    found = explainer_for(of_function(since, 3), method=method, background=background).explain(rows)
+    assert additivity_error(found) < 1e-5
+    meant = [Z.astype(np.float64) - [offset, 0, 0] for Z in (rows, background)]
+    expected = np.nan_to_num(meant[0], nan=3.0) - np.nan_to_num(meant[1], nan=3.0).mean(axis=0)
+    np.testing.assert_allclose(found.values, expected, atol=2e-5)
+
+
+def test_a_background_too_long_to_tell_its_values_apart(of_function):
+    with pytest.raises(ModelError, match=r"too long.*at most 50,000 rows.*50,001"):
+        explainer_for(of_function(pairs, 4), background=np.zeros((50_001, 4), np.float32))
+
+
+@pytest.mark.parametrize("method", ["permutation", "kernel"])
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_efficiency_holds_whatever_is_drawn(of_function, method, seed):
     found = explainer_for(of_function(triple, 4), method=method, background=BACKGROUND, seed=seed).explain(X)
     assert additivity_error(found) < 1e-5
     expected = np.array([shapley(triple, x, BACKGROUND) for x in X])
-    assert np.abs(found.values - expected).max() < 0.5
+    # Every coalition of four features is in the regression. Of 22 permutations, with the term of three features left
+    # out the largest and the mean error would be 0.35 and 0.053; over seeds they are at most 0.11 and 0.014.
+    largest, mean = (1e-5, 1e-5) if method == "kernel" else (0.25, 0.025)
+    errors = np.abs(found.values - expected)
+    assert errors.max() < largest
+    assert errors.mean() < mean
 
 
 def test_symmetry(of_function):

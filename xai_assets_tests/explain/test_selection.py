@@ -67,6 +67,22 @@ def test_no_background(of_booster, of_function, method):
             explainer_for(model, method=method, background=np.ascontiguousarray(X[:, :2]))
 
 
+@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if m.needs_background and m.name != "lime"])
+@pytest.mark.parametrize(
+    "bad, found", [([[0.0] * 3], "list"), (7, "int"), (np.zeros((1, 3)), r"float64 \[1, 3\]"), (X.astype(str), "<U")]
+)
+def test_a_background_that_is_no_float32_matrix(of_booster, method, bad, found):
+    model = of_booster(booster(booster="gblinear" if method == "linear" else "gbtree"))
+    with pytest.raises(ModelError, match=f"only a float32 matrix.*{found}"):
+        explainer_for(model, method=method, background=bad)
+
+
+def test_a_value_near_the_largest_float_is_finite(of_booster):
+    huge = np.full((4, 3), np.finfo(np.float32).max)
+    huge[0, 0] = np.nan
+    assert explainer_for(of_booster(booster())).explain(huge).values.shape == (4, 3)
+
+
 def test_the_same_artifact_is_built_once_and_a_changed_one_anew(of_booster):
     first = explainer_for(of_booster(booster()))
     assert explainer_for(of_booster(booster())) is first  # another object of the same bytes
@@ -129,7 +145,7 @@ def test_what_is_known_before_is_what_is_built(of_booster, of_function, method):
     assert built.is_fast == known.is_fast
     assert (built.background_hash is not None) == known.needs_background
     assert (built.seed is not None) == known.draws
-    assert known.version in built.version
+    assert built.version == known.full_version(model)
 
 
 # ---------------------------------------------------------------- what no explainer takes
