@@ -19,12 +19,14 @@ from xai_assets.explain.widen import widen
 from xai_assets.flow.background import monitor_explainer
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
+from xai_assets.flow.refusals import explain_accepted
 from xai_assets.lake.alignment import explained_batches
 from xai_assets.lake.tables import PHI
 from xai_assets.records import Attributions
 
 BATCH_ROWS = 32_768
 _NOBODY = pl.DataFrame(schema={"request_id": pl.String})
+_NOTHING_MADE = dict.fromkeys(("explainer", "explainer_exact", "explainer_background", "explainer_seed"), "-")
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,22 @@ class AttributionReport:
 def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> AttributionReport:
     """Explain a day's chosen requests with one model and store `<role>_attributions`.
 
-    Memory is that of one batch. Raises ModelError where the artifact or its explainer does not fit, and stores
-    nothing then.
+    A request that the model or the explainer refuses is stored with NaN and counts as failed. Memory is that of one
+    batch. Raises ModelError where the artifact or its explainer does not fit, or refuses every request, and stores
+    nothing then. The explainer is built for the first request: an empty day needs no background.
     """
     started = time.perf_counter()
-    model, explainer = monitor.model(role), monitor_explainer(monitor, role)
+    model, explainer, refusal = monitor.model(role), None, None
     names = monitor.config.feature_names
     rows, failed, worst, absolute, explaining = 0, 0, 0.0, np.zeros(len(names)), 0.0
     with monitor.lake.writer(f"{role}_attributions", monitor.name, day) as out:
         for chosen, replayed in explained_batches(monitor.lake, monitor.name, day, names, BATCH_ROWS):
             matrix = model.encode(replayed)
+            explainer = explainer or monitor_explainer(monitor, role)
             before = time.perf_counter()
-            explained = explainer.explain(matrix)
+            explained, refused = explain_accepted(explainer, matrix)
             explaining += time.perf_counter() - before
+            refusal = refusal or refused
             explained = widen(explained, model.feature_names, names)
             out.append(_frame(chosen, role, model.version, explained, names))
             rows += chosen.height
@@ -72,9 +77,11 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
                 )
             worst = max(worst, additivity_error(explained))
             absolute += np.abs(explained.values).sum(axis=0, dtype=np.float64)
+        if refusal is not None and failed == rows:
+            raise refusal
         if rows == 0:
             out.append(_frame(_NOBODY, role, model.version, _nothing(len(names)), names))
-        made_by = described(explainer)
+        made_by = _NOTHING_MADE if explainer is None else described(explainer)
         out.metadata |= {
             "provenance": provenance,
             "model_sha256": model.sha256,
@@ -99,14 +106,15 @@ def explain_day(monitor: Monitor, role: str, day: date, provenance: str) -> Attr
 def explain_request(
     monitor: Monitor, role: str, features: Mapping[str, Any], method: str
 ) -> tuple[Attributions, dict[str, str]]:
-    """One request's attributions by any method, over all configured features, and what made them; nothing is stored.
+    """One request's attributions by any method, over all configured features, and what made them; nothing is stored,
+    a background that the method needs included.
 
     features: values by name, as in the replay log. Raises ModelError where the method does not fit model or request.
     """
     types = {"numeric": pl.Float32, "categorical": pl.String, "boolean": pl.Boolean}
     schema = {f.name: types[f.kind] for f in monitor.config.features}
     row = pl.DataFrame([{name: features.get(name) for name in schema}], schema=schema)
-    model, explainer = monitor.model(role), monitor_explainer(monitor, role, method)
+    model, explainer = monitor.model(role), monitor_explainer(monitor, role, method, store=False)
     explained = explainer.explain(model.encode(row))
     return widen(explained, model.feature_names, monitor.config.feature_names), described(explainer)
 

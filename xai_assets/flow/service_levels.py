@@ -5,7 +5,8 @@ loading `explanation_quality`. Does not belong here: formulas (`stats.explanatio
 (`decide.service_levels`).
 
 Times are what the machine did; every other number follows from the day's rows, the models and the seed. The sample is
-`explanation.quality_sample_rows` requests (a tenth of them where the explainer is slow).
+`explanation.quality_sample_rows` requests (a tenth of them where the explainer is slow), less those that the model or
+the explainer refuses: `row_count` says how many remain.
 """
 
 import math
@@ -21,9 +22,11 @@ import polars as pl
 
 from xai_assets.config import MonitorConfig
 from xai_assets.decide.service_levels import Verdict, judge
+from xai_assets.explain.additivity import explained_rows
 from xai_assets.explain.protocol import Explainer
 from xai_assets.flow.background import monitor_explainer
 from xai_assets.flow.monitor import Monitor
+from xai_assets.flow.refusals import accepted_margins, explain_accepted, predictable
 from xai_assets.lake.segments import MISSING, OTHER, top_segments
 from xai_assets.lake.store import Lake
 from xai_assets.lake.tables import EXPLANATION_QUALITY, PHI
@@ -46,6 +49,16 @@ TABLE = "explanation_quality"
 BACKGROUND_ROWS = 2_000
 """Requests of the day from which standard deviations and typical values are taken."""
 SLOW_SHARE = 10
+SAMPLED = (
+    "median_ms",
+    "p95_ms",
+    "stability",
+    "lipschitz_median",
+    "lipschitz_max",
+    "deletion_ratio",
+    "insertion_ratio",
+)
+"""Measures of the day's sample."""
 TIMING_SECONDS, TIMED_AT_LEAST = 0.2, 20
 """Timing one request after the other ends after so many seconds, but not before so many requests."""
 
@@ -58,7 +71,7 @@ def measure_day(monitor: Monitor, day: date, provenance: str) -> tuple[ServiceLe
     LakeError
         The day's replay log, divergence set or attributions are not stored.
     ModelError
-        A model cannot be loaded, or its explainer refuses the day's rows.
+        A model cannot be loaded, or its explainer cannot be built. Requests that either refuses are left out.
     """
     levels = [*_coverage(monitor, day)]
     for role in MODEL_ROLES:
@@ -96,8 +109,17 @@ def _frame(levels: Sequence[ServiceLevel]) -> pl.DataFrame:
 
 # --- coverage --------------------------------------------------------------------------------------------------------
 
-_Counts = dict[str, Counter[str | None]]
-"""Requests per value of a segment column; `overall` has the one value None."""
+
+@dataclass
+class _Counts:
+    """Requests in all, and per segment column and value. The total stands apart: a column may have any name."""
+
+    values: dict[str, Counter[str | None]]
+    total: int = 0
+
+    @classmethod
+    def of(cls, columns: Sequence[str]) -> "_Counts":
+        return cls({c: Counter() for c in columns})
 
 
 def _coverage(monitor: Monitor, day: date) -> Iterator[ServiceLevel]:
@@ -107,9 +129,9 @@ def _coverage(monitor: Monitor, day: date) -> Iterator[ServiceLevel]:
     failed = {role: chosen[_without_explanation(lake, name, role, day)] for role in MODEL_ROLES}
     marked = {"chosen": chosen, **failed}
     requests, within = _count(monitor, day, marked)
-    top = top_segments({c: requests[c] for c in config.segment_columns}, config.drift.top_segment_values)
-    total = _by_segment(requests, config.segment_columns, top)
-    parts = {key: _by_segment(counts, config.segment_columns, top) for key, counts in within.items()}
+    top = top_segments(requests.values, config.drift.top_segment_values)
+    total = _by_segment(requests, top)
+    parts = {key: _by_segment(counts, top) for key, counts in within.items()}
     for role in MODEL_ROLES:
         for segment, rows in total.items():
             if rows:
@@ -134,21 +156,22 @@ def _without_explanation(lake: Lake, monitor: str, role: str, day: date) -> Int6
 
 def _count(monitor: Monitor, day: date, marked: Mapping[str, Any]) -> tuple[_Counts, dict[str, _Counts]]:
     """Requests per column and value, and of them those at the marked positions (rising) of the replay log."""
-    columns = (OVERALL, *monitor.config.segment_columns)
-    requests: _Counts = {c: Counter() for c in columns}
-    within: dict[str, _Counts] = {key: {c: Counter() for c in columns} for key in marked}
-    first = 0
+    columns = tuple(monitor.config.segment_columns)
+    requests, within = _Counts.of(columns), {key: _Counts.of(columns) for key in marked}
+    sums, first = [pl.len().alias("n"), *(pl.col(f"in_{key}").sum() for key in marked)], 0
     # without segments any column will do: only its length counts
-    for batch in monitor.lake.batches("replay_log", monitor.name, day, columns[1:] or ["request_id"]):
-        rows = batch.with_columns(pl.lit(None, pl.String).alias(OVERALL))
+    for batch in monitor.lake.batches("replay_log", monitor.name, day, columns or ["request_id"]):
         marks = {key: _marks(at, first, batch.height) for key, at in marked.items()}
-        rows = rows.with_columns(**{f"__{key}": mark for key, mark in marks.items()})
-        sums = [pl.len().alias("__n"), *(pl.col(f"__{key}").sum() for key in marked)]
+        requests.total += batch.height
+        for key, mark in marks.items():
+            within[key].total += int(mark.sum())
+        named = {f"in_{key}": mark for key, mark in marks.items()}
         for column in columns:
-            for value, n, *parts in rows.group_by(pl.col(column).cast(pl.String)).agg(sums).iter_rows():
-                requests[column][value] += n
+            rows = pl.DataFrame({"value": batch[column].cast(pl.String), **named})
+            for value, n, *parts in rows.group_by("value").agg(sums).iter_rows():
+                requests.values[column][value] += n
                 for key, part in zip(marked, parts, strict=True):
-                    within[key][column][value] += part
+                    within[key].values[column][value] += part
         first += batch.height
     return requests, within
 
@@ -160,12 +183,12 @@ def _marks(positions: Any, first: int, rows: int) -> pl.Series:
     return pl.Series(mark)
 
 
-def _by_segment(counts: _Counts, columns: Sequence[str], segments: Sequence[str]) -> dict[str, int]:
+def _by_segment(counts: _Counts, segments: Sequence[str]) -> dict[str, int]:
     """Counts per segment name; values that have no segment of their own are `(other)`."""
     found = dict.fromkeys(segments, 0)
-    found[OVERALL] = counts[OVERALL][None]
-    for column in columns:
-        for value, n in counts[column].items():
+    found[OVERALL] = counts.total
+    for column, values in counts.values.items():
+        for value, n in values.items():
             own = f"{column}={value}"
             name = f"{column}={MISSING}" if value is None else own if own in found else f"{column}={OTHER}"
             found[name] += n
@@ -220,17 +243,24 @@ def _sample_levels(monitor: Monitor, role: str, day: date, background: pl.DataFr
     model = monitor.model(role)
     explainer = monitor_explainer(monitor, role)
     matrix = model.encode(background)
+    matrix = matrix[predictable(model, matrix)]
     numeric = np.array([f.kind == "numeric" for f in model.features])
     wanted = monitor.config.explanation.quality_sample_rows
     rows = wanted if explainer.is_fast else max(2, wanted // SLOW_SHARE)
-    sample = _Sample(matrix[:rows], spread(matrix, numeric), typical(matrix, numeric), _rng(monitor, day))
+    explained, _ = explain_accepted(explainer, matrix[:rows])
+    finite = explained_rows(explained)
+    if not finite.any():
+        yield from (_level(role, measure, math.nan, 0) for measure in SAMPLED)
+        return
+    X, phi = np.ascontiguousarray(matrix[:rows][finite]), explained.values[finite]
+    sample = _Sample(X, spread(matrix, numeric), typical(matrix, numeric), _rng(monitor, day))
     times = _milliseconds(explainer, sample.X)
     yield _level(role, "median_ms", np.median(times), len(times))
     yield _level(role, "p95_ms", np.quantile(times, 0.95), len(times))
     near = neighbours(sample.X, sample.sd, sample.rng)
-    phi = _explain_all(explainer, sample.X, near)
-    yield from _stability_levels(role, sample, near, *phi)
-    yield from _faithfulness_levels(role, model, sample, phi[0])
+    phi_near = _explain_near(explainer, near)
+    yield from _stability_levels(role, sample, near, phi, phi_near)
+    yield from _faithfulness_levels(role, model, sample, phi)
 
 
 def _milliseconds(explainer: Explainer, X: Float32) -> Float64:
@@ -246,11 +276,10 @@ def _milliseconds(explainer: Explainer, X: Float32) -> Float64:
     return np.array(times)
 
 
-def _explain_all(explainer: Explainer, X: Float32, near: Float32) -> tuple[Float32, Float32]:
-    """φ of the sample [n, d] and of its neighbours [n, k, d], in one call."""
-    stacked = np.concatenate([X, near.reshape(-1, X.shape[1])])
-    phi = explainer.explain(np.ascontiguousarray(stacked)).values
-    return phi[: len(X)], phi[len(X) :].reshape(near.shape)
+def _explain_near(explainer: Explainer, near: Float32) -> Float32:
+    """φ of the sample's neighbours [n, k, d]; NaN where the explainer refuses one."""
+    rows = np.ascontiguousarray(near.reshape(-1, near.shape[-1]))
+    return explain_accepted(explainer, rows)[0].values.reshape(near.shape)
 
 
 def _stability_levels(
@@ -266,18 +295,19 @@ def _stability_levels(
 
 
 def _faithfulness_levels(role: str, model: Any, sample: _Sample, phi: Float32) -> Iterator[ServiceLevel]:
-    finite = np.isfinite(phi).all(axis=1)
-    X, phi = sample.X[finite], phi[finite]
+    X = sample.X
     steps = removal_steps(X.shape[1])
     chance = random_order(len(X), X.shape[1], sample.rng)
-    curves = [_curves(model, X, sample.absent, order, steps) for order in (by_importance(phi), chance)]
-    deletion, insertion = faithfulness(curves[0], curves[1], steps) if len(X) else (math.nan, math.nan)
-    yield _level(role, "deletion_ratio", deletion, len(X))
-    yield _level(role, "insertion_ratio", insertion, len(X))
+    curves = np.stack([_curves(model, X, sample.absent, order, steps) for order in (by_importance(phi), chance)])
+    curves = curves[:, :, np.isfinite(curves).all(axis=(0, 1, 3))]  # a mixture of two requests may be refused
+    rows = curves.shape[2]
+    deletion, insertion = faithfulness(curves[0], curves[1], steps) if rows else (math.nan, math.nan)
+    yield _level(role, "deletion_ratio", deletion, rows)
+    yield _level(role, "insertion_ratio", insertion, rows)
 
 
 def _curves(model: Any, X: Float32, absent: Float32, order: Int64, steps: Int64) -> Float64:
-    """Margins on the way from the requests to absent features and back, float64 [2, n, steps]."""
+    """Margins on the way from the requests to absent features and back, float64 [2, n, steps]; NaN where refused."""
     ways = [exchanged(X, absent, order, steps), exchanged(absent, X, order, steps)]
     matrix = np.ascontiguousarray(np.concatenate([w.reshape(-1, X.shape[1]) for w in ways]))
-    return np.asarray(model.predict_margin(matrix), np.float64).reshape(2, len(X), len(steps))
+    return accepted_margins(model, matrix).reshape(2, len(X), len(steps))
