@@ -1,7 +1,8 @@
 """Why one request scored as it did, in both models, and why they differ.
 
 Belongs here: finding the request and printing it. Does not belong here: computing attributions. Stored ones are shown;
-with `--method` they are asked of the flow instead, and not stored.
+with `--method` they are asked of the flow instead, and nothing is stored: a background that the method needs is the
+stored one, or else drawn in memory from the days replayed by now.
 """
 
 import argparse
@@ -38,15 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=(
-            "treeshap",
-            "treeshap_interventional",
-            "linear",
-            "integrated_gradients",
-            "permutation",
-            "kernel",
-            "lime",
-        ),
+        choices=METHODS,
         help="explain the request anew by this method (default: show what is stored)",
     )
 
@@ -137,10 +130,11 @@ def _explainer(facts: Mapping[str, Any]) -> str:
 
 
 def _divergence(facts: Mapping[str, Any]) -> str:
+    anew = "; those below are made now" if "models" in facts else ""  # a stored explanation has another status
     if facts["status"] == "sampled_out":
-        return "; the day was sampled and this request not drawn, so it has no attributions"
+        return f"; the day was sampled and this request not drawn, so no attributions are stored of it{anew}"
     if facts["status"] == "pending":
-        return "; its attributions are not computed yet"
+        return f"; its attributions are not stored yet{anew}"
     kind = facts["divergence_kind"] if facts["is_divergent"] else "not divergent"
     return f" ({kind}); explained with probability {facts['inclusion_probability']:.3g}"
 

@@ -139,6 +139,7 @@ def test_explain_anew_by_another_method(xai, stored, deployment, monitor):
     assert "not stored" in out
     _, out, _ = xai("explain", first_id(stored), "--monitor", monitor, "--format", "json")
     assert "explainer" not in json.loads(out)["models"]["production"]  # what is stored is as it was
+    assert not Lake(str(stored / "data/lake")).exists("explanation_background", "lending")
     code, _, err = xai("explain", first_id(stored), "--monitor", monitor, "--method", "linear")
     assert code == FAILED
     assert "no closed form" in err
