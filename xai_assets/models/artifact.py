@@ -4,8 +4,9 @@ Belongs here: reading the bytes, their hash and pin, who may be unpickled, the c
 Does not belong here: what a file is (see `content`), how a library reads and predicts (see `kinds`), agreement with the
 configured features (see `features`), training (see `training`), where models are kept (see `registry`).
 
-Pickles are refused by content, not only by name: unpickling runs whatever code the file holds. Only where the monitor's
-configuration both trusts them and pins the file's hash is one read, after the hash agreed.
+Pickles are refused by content, not only by name, and so are PyTorch archives: loading either runs whatever code the
+file holds. Only where the monitor's configuration both trusts the file and pins its hash is one read, after the hash
+agreed.
 """
 
 import hashlib
@@ -61,16 +62,17 @@ def load_model(
     features
         The configured features. The model may use fewer; one without feature names must use all, in this order.
     trust_pickle
-        Whether a pickle may be loaded, which runs the code in it. Needs the pin, which is compared first.
+        Whether a pickle or a PyTorch archive may be loaded, which can run code in it. Needs the pin, which is compared
+        first.
     output
         `models.output`. "probability" makes a network's or a bare ONNX output the log-odds of a classifier.
 
     Raises
     ------
     ModelError
-        The file is missing, corrupt, a pickle that is not trusted, another file than the pin says, of another kind,
-        from a newer library, of several outputs, its library is not installed, or its features or categories do not
-        agree with the configuration.
+        The file is missing, corrupt, a pickle or PyTorch archive that is not trusted, another file than the pin says,
+        of another kind, from a newer library, of several outputs, its library is not installed, or its features or
+        categories do not agree with the configuration.
 
     Notes
     -----
@@ -137,7 +139,7 @@ def _checked(path: str | Path, kind: str, sha256: str | None, trust_pickle: bool
 def _check_trust(location: str, kind: str, sha256: str | None, trust_pickle: bool) -> None:
     if trust_pickle and sha256 is None:
         raise ModelError(
-            f"model {location} is to be unpickled without a pinned hash, and is refused",
+            f"model {location} is to be trusted without a pinned hash, and is refused",
             expected="sha256 beside trust_pickle: the digest of the file that you trust",
             next_step=f"pin it: sha256sum {location}",
         )

@@ -1,23 +1,25 @@
 """What a file is, judged by its bytes and its name, before any library is asked to read it.
 
-Belongs here: signatures of formats, the pickles among them, and the refusals that follow.
+Belongs here: signatures of formats, those whose loading runs code among them, and the refusals that follow.
 Does not belong here: reading a model (see `kinds`).
+
+Pickles and PyTorch archives run code when they are loaded, and no look at them beforehand rules that out: torch reads
+a zip file by rules of its own, unpickles parts of it, imports what they name and compiles the programs in it.
 """
 
 import io
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from xai_assets.errors import ModelError
-from xai_assets.models.kinds.torch_archive import is_exported, is_scripted
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle")
 PICKLE_REASON = "loading a pickle runs whatever code the file holds"
 SAVE_AGAIN = (
     "save the model in its library's own format and configure that file: booster.save_model('model.ubj'), skops for "
-    "scikit-learn, torch.export for PyTorch"
+    "scikit-learn, ONNX or torch.export for PyTorch"
 )
 TRUST = "or, if you trust its origin, set trust_pickle: true and pin its sha256"
 
@@ -102,14 +104,22 @@ def choose_kind(location: str, content: Content, wanted: str, *, trusted: bool) 
     Raises
     ------
     ModelError
-        The file is a pickle, by content or by name, that is not trusted; no loader reads it; or it is of another kind
-        than the configured one.
+        The file is a pickle, by content or by name, or a PyTorch archive, and not trusted; no loader reads it; or it is
+        of another kind than the configured one.
     """
     if not trusted and (content.meaning == "a pickle" or location.lower().endswith(PICKLE_SUFFIXES)):
         raise ModelError(
             f"model {location} is a pickle and is refused: {PICKLE_REASON}",
             expected=FORMATS.get(wanted, ("", "a model in its library's own format"))[1],
             next_step=f"{SAVE_AGAIN}; {TRUST}",
+        )
+    if not trusted and content.kind == "torch" and wanted in ("auto", "torch"):
+        raise ModelError(
+            f"model {location} is refused: a PyTorch archive can run code when it is loaded",
+            expected="trust_pickle: true and the pinned sha256",
+            found=content.meaning,
+            next_step=f"if you trust its origin, set trust_pickle: true and pin it (sha256sum {location}); or convert "
+            "the model to ONNX, which needs no trust",
         )
     if content.kind is not None and wanted in ("auto", content.kind) and (trusted or content.kind != "pickle"):
         return content.kind
@@ -122,6 +132,11 @@ def choose_kind(location: str, content: Content, wanted: str, *, trusted: bool) 
         found=content.meaning,
         next_step=_next_step(content, wanted),
     )
+
+
+def is_exported(members: Sequence[str]) -> bool:
+    """Whether an archive with these files was written by torch.export.save."""
+    return any(m.endswith(("archive_format", "serialized_exported_program.json")) for m in members)
 
 
 def _next_step(content: Content, wanted: str) -> str:
@@ -146,7 +161,7 @@ def _archive(location: str, raw: bytes) -> Content:
         return Content("sklearn", "a skops file")
     if is_exported(names):
         return Content("torch", "a torch.export archive")
-    if is_scripted(names):
+    if any(n.endswith("/constants.pkl") for n in names) and any("/code/" in n for n in names):
         return Content("torch", "a TorchScript archive")
     if any(n.endswith("/data.pkl") for n in names):
         return Content(None, "a zip archive of torch.save, whose content is a pickle: save with torch.export instead")

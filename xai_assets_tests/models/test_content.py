@@ -35,6 +35,10 @@ def test_a_configured_kind_takes_no_other(kind, wanted):
         with pytest.raises(ModelError, match="is a pickle and is refused"):
             choose_kind("m", content, wanted, trusted=False)
         assert choose_kind("m", content, wanted, trusted=True) == "pickle"
+    elif kind == "torch" and wanted in ("auto", "torch"):
+        with pytest.raises(ModelError, match="is refused: a PyTorch archive can run code"):
+            choose_kind("m", content, wanted, trusted=False)
+        assert choose_kind("m", content, wanted, trusted=True) == "torch"
     elif wanted in ("auto", kind):
         assert choose_kind("m", content, wanted, trusted=False) == kind
     else:

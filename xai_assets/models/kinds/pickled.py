@@ -23,7 +23,7 @@ LIBRARIES: dict[str, Callable[[str, Any], Loaded]] = {
     "xgboost": xgboost.unwrap,
     "lightgbm": lightgbm.unwrap,
     "catboost": catboost.unwrap,
-    "torch": torch.from_module,
+    "torch": torch.unwrap,
 }
 WHAT, WRITER = "a pickle of a model", "pickle.dump or joblib.dump"
 

@@ -1,5 +1,6 @@
 """What loaders share, and that a library is imported only for its own files."""
 
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def test_a_missing_library_names_the_extra_that_brings_it(tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, module, None)  # what Python itself does for a module that must not be found
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(ModelError, match=rf"needs {module.split('.')[0]}.*pip install 'xai-assets\[{extra}\]'"):
-        load_model(tmp_path / name)
+        load_model(tmp_path / name, sha256=hashlib.sha256(raw).hexdigest(), trust_pickle=True)
 
 
 def test_mlflow_uris_need_its_extra(monkeypatch):
