@@ -51,8 +51,9 @@ def monitor_explainer(monitor: Monitor, role: str, method: str | None = None, *,
     background = None
     if METHODS[chosen].needs_background:
         background = model.encode(_background(monitor, store=store))
-    if chosen == "lime" and background is not None:
-        background = background[~np.isnan(background).any(axis=1)]  # LIME cannot draw around missing values
+    if chosen in ("lime", "integrated_gradients") and background is not None:
+        # LIME cannot draw around missing values, and no path leads from one to a number
+        background = background[~np.isnan(background).any(axis=1)]
     return explainer_for(model, method=chosen, background=background, seed=settings.seed)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from xai_assets.config import MonitorConfig
 from xai_assets.errors import ModelError
+from xai_assets.flow import background
 from xai_assets.flow.attribution import explain_day, explain_request
 from xai_assets.flow.background import TABLE, ensure_background, load_background, monitor_explainer
 from xai_assets.flow.budget import explanation_budget
@@ -159,6 +160,20 @@ def test_without_any_request_that_could_serve_there_is_no_background(small: Buil
     assert not monitor.lake.exists(TABLE, "small")
     with pytest.raises(ModelError, match="no request could serve"):
         monitor_explainer(monitor, "production")
+
+
+@pytest.mark.parametrize(("method", "rows"), [("integrated_gradients", 8), ("lime", 8), ("kernel", 10)])
+def test_methods_that_take_no_missing_values_get_none_as_background(
+    small: Build, monkeypatch: pytest.MonkeyPatch, method: str, rows: int
+) -> None:
+    given: dict[str, np.ndarray] = {}
+    monkeypatch.setattr(background, "explainer_for", lambda _, **asked: given.update(asked))
+    monkeypatch.setattr(background, "predictable", lambda _, X: np.ones(len(X), bool))  # a model that takes them
+    ids = pl.Series([f"{SECOND}-{i}" for i in range(ROWS)])
+    drawn = pl.DataFrame({"i": range(ROWS), "key": stable_keys(ids, 0)}).sort("key")["i"][:2].to_list()
+    monitor = small(SECOND, missing=tuple(drawn))
+    monitor_explainer(monitor, "production", method)
+    assert given["background"].shape == (rows, 2)
 
 
 def test_an_empty_first_day_needs_no_background(small: Build) -> None:
