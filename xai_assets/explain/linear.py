@@ -107,7 +107,11 @@ class LinearExplainer:
 
     @classmethod
     def build(cls, model: ExplainableModel, background: Float32 | None) -> "LinearExplainer":
-        """Raises ModelError where the model is not linear, or without a background (E[x] would be undefined)."""
+        """Raises ModelError where the model is not linear, or without a background (E[x] would be undefined).
+
+        The closed form is compared with the model's own margins of the background: a type's name does not promise
+        that it, or a subclass or a later version of it, is still the linear function that was read.
+        """
         form = linear_form(model)
         rows = checked_background(background, model.feature_names, "for E[x] in φ_j = w_j (x_j − E[x_j])")
         if form.weights.shape != (rows.shape[1],):
@@ -116,7 +120,9 @@ class LinearExplainer:
                 expected=f"{rows.shape[1]} weights",
                 found=str(form.weights.size),
             )
-        return cls(model, form, form.filled(rows).mean(axis=0), background_digest(rows))
+        values = form.filled(rows)
+        _refuse_another_function(form, values, model.predict_margin(rows))
+        return cls(model, form, values.mean(axis=0), background_digest(rows))
 
     def explain(self, X: Float32) -> Attributions:
         """Attributions of float32 [n, d]; computed in float64, stored as float32. See `Explainer.explain`."""
@@ -127,12 +133,27 @@ class LinearExplainer:
         return Attributions(phi, np.full(len(X), base), margin)
 
 
+def _refuse_another_function(form: LinearForm, values: Float64, margin: Float64) -> None:
+    """ModelError where the form's margins of `values` [m, d] are not the model's [m], beyond float32's rounding."""
+    finite_margin(margin, "choose a background that the model can predict")
+    gap = float(np.abs(form.intercept + values @ form.weights - margin).max())
+    terms = float((np.abs(form.intercept) + np.abs(values) @ np.abs(form.weights)).max())
+    # Terms that cancel leave the rounding of their own size, in models that add them up in float32.
+    if gap > 1e-4 * max(1.0, float(np.abs(margin).max())) + 1e-6 * terms:
+        raise ModelError(
+            "the model's predictions are not what its weights say",
+            expected="margin = intercept + Σ_j weight_j x_j on every row of the background",
+            found=f"differences up to {gap:.3g}",
+            next_step="set explanation.method to permutation",
+        )
+
+
 def _of_gblinear(booster: Any) -> LinearForm:
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     weights = np.array(learner["gradient_booster"]["model"]["weights"], dtype=np.float64)
     d = booster.num_features()
     if weights.size != d + 1:
-        raise _several(weights.size - d, "outputs")
+        raise _several(weights.size // (d + 1), "outputs")  # one row of weights per feature, one of biases
     # A row of missing values: what the booster adds to Σ w x, its base score carried through its objective's link.
     import xgboost
 
@@ -144,7 +165,9 @@ def _of_gblinear(booster: Any) -> LinearForm:
 
 
 def _of_estimator(estimator: Any) -> LinearForm:
-    weights = np.asarray(estimator.coef_, dtype=np.float64)
+    stored = estimator.coef_
+    # after sparsify() the weights are a sparse matrix
+    weights = np.asarray(stored.toarray() if hasattr(stored, "toarray") else stored, dtype=np.float64)
     if weights.ndim == 2 and len(weights) != 1:
         raise _several(len(weights), "rows of coefficients")
     weights = weights.reshape(-1)
@@ -189,13 +212,13 @@ def _is_affine(step: Any) -> bool:
     name = type(step).__name__
     if not _is_sklearn(step):
         return False
-    if name == "MinMaxScaler":
-        return not step.clip
+    if getattr(step, "clip", False):  # MinMaxScaler's; MaxAbsScaler's since scikit-learn 1.9
+        return False
     if name == "SimpleImputer":
         statistics = np.asarray(step.statistics_)
         plain = np.issubdtype(statistics.dtype, np.number) and not np.isnan(statistics.astype(float)).any()
         return plain and not step.add_indicator and _marks_nan(step.missing_values)
-    return name in ("StandardScaler", "RobustScaler", "MaxAbsScaler") or hasattr(step, "get_support")
+    return name in ("StandardScaler", "RobustScaler", "MinMaxScaler", "MaxAbsScaler") or hasattr(step, "get_support")
 
 
 def _marks_nan(missing: Any) -> bool:

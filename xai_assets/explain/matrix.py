@@ -26,25 +26,25 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
     >>> checked(np.zeros((2, 1), np.float32), ["age"]).shape
     (2, 1)
     """
-    _refuse_other_types(X, f"float32 [n, {len(names)}]")
-    if X.ndim != 2 or X.shape[1] != len(names):
+    matrix = _float32(X, f"float32 [n, {len(names)}]")
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         raise ModelError(
             "the matrix does not fit the model",
             expected=f"[n, {len(names)}] in the order {shown}",
-            found=str(list(X.shape)),
+            found=str(list(matrix.shape)),
             next_step="make it with Model.encode",
         )
     # Largest and smallest value, missing ones left out, instead of a mask of the whole matrix.
-    if np.isinf(np.fmax.reduce(X, axis=None, initial=0.0)) or np.isinf(np.fmin.reduce(X, axis=None, initial=0.0)):
+    if any(np.isinf(extreme.reduce(matrix, axis=None, initial=0.0)) for extreme in (np.fmax, np.fmin)):
         raise ModelError(
-            f"infinite values of feature '{names[int(np.isinf(X).any(axis=0).argmax())]}' cannot be explained",
+            f"infinite values of feature '{names[int(np.isinf(matrix).any(axis=0).argmax())]}' cannot be explained",
             next_step="quarantine those requests",
         )
-    return X
+    return matrix
 
 
-def _refuse_other_types(X: Any, expected: str) -> None:
+def _float32(X: Any, expected: str) -> Float32:
     if not isinstance(X, np.ndarray) or X.dtype != np.float32:
         raise ModelError(
             "only a float32 matrix can be explained",
@@ -52,6 +52,7 @@ def _refuse_other_types(X: Any, expected: str) -> None:
             found=f"{X.dtype} {list(X.shape)}" if isinstance(X, np.ndarray) else type(X).__name__,
             next_step="make it with Model.encode",
         )
+    return X
 
 
 def checked_background(background: Float32 | None, names: Sequence[str], purpose: str) -> Float32:
@@ -60,7 +61,7 @@ def checked_background(background: Float32 | None, names: Sequence[str], purpose
     purpose: what it is needed for, completing "a background is needed …".
     """
     if background is not None:
-        _refuse_other_types(background, f"float32 [m, {len(names)}]")
+        _float32(background, f"float32 [m, {len(names)}]")
     if background is None or background.size == 0:
         raise ModelError(
             f"a background is needed {purpose}",
@@ -77,7 +78,7 @@ def background_digest(background: Float32) -> str:
     >>> background_digest(np.zeros((2, 1), np.float32)) == background_digest(np.zeros((1, 2), np.float32))
     False
     """
-    _refuse_other_types(background, "float32 [m, d]")
+    _float32(background, "float32 [m, d]")
     digest = hashlib.sha256(str(background.shape).encode())
     digest.update(np.ascontiguousarray(background).tobytes())
     return digest.hexdigest()[:16]

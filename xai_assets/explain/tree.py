@@ -69,7 +69,9 @@ def _read(model: ExplainableModel) -> "TreeEnsemble | ModelError":
 
 def _one_output(model: ExplainableModel, ensemble: "TreeEnsemble") -> "TreeEnsemble":
     """The trees of the positive class, where scikit-learn's forests hold a probability per class."""
-    if model.kind == "sklearn" and ensemble.n_outputs == 2:
+    classes = getattr(model.native, "classes_", None)  # a list of them where there are several targets
+    is_binary = isinstance(classes, np.ndarray) and len(classes) == 2
+    if model.kind == "sklearn" and is_binary and ensemble.n_outputs == 2:
         return only_output(ensemble, 1)
     return ensemble
 

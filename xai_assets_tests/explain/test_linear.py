@@ -19,7 +19,7 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 
 from xai_assets.errors import ModelError
-from xai_assets.explain import additivity_error, explainer_for
+from xai_assets.explain import additivity_error, choose_method, explainer_for
 from xai_assets.explain.linear import is_linear, linear_form
 
 RNG = np.random.default_rng(3)
@@ -122,17 +122,64 @@ def test_what_is_linear_only_in_something_else_is_not_taken_for_linear(of_sklear
     clipped = of_sklearn(make_pipeline(MinMaxScaler(clip=True), LinearRegression()).fit(X, VALUE))
     flagged = of_sklearn(make_pipeline(SimpleImputer(add_indicator=True), LinearRegression()).fit(X, VALUE))
     assert not any(is_linear(m) for m in (polynomial, clipped, flagged))
+    assert choose_method(clipped) == "permutation"
     with pytest.raises(ModelError, match="no closed form"):
         linear_form(polynomial)
 
 
-def test_a_margin_that_is_not_what_the_weights_say_is_seen(of_function):
+def test_any_scaler_that_clips_is_not_taken_for_linear(of_sklearn):
+    if "clip" not in MaxAbsScaler().get_params():
+        pytest.skip("MaxAbsScaler clips since scikit-learn 1.9")
+    pipelines = [make_pipeline(MaxAbsScaler(clip=c), LinearRegression()).fit(X, VALUE) for c in (True, False)]
+    assert [is_linear(of_sklearn(p)) for p in pipelines] == [False, True]
+
+
+def test_a_margin_that_is_not_what_the_weights_say_is_refused(of_function):
     """A planted fault: the model predicts 1 % more than its coefficients."""
     estimator = LinearRegression().fit(X, VALUE)
     healthy = of_function(lambda Z: estimator.predict(Z.astype(float)), 5, "sklearn", estimator)
     wrong = of_function(lambda Z: 1.01 * estimator.predict(Z.astype(float)), 5, "sklearn", estimator)
     assert additivity_error(explainer_for(healthy, background=BACKGROUND).explain(X)) < 1e-5
-    assert additivity_error(explainer_for(wrong, background=BACKGROUND).explain(X)) > 5e-3
+    with pytest.raises(ModelError, match=r"not what its weights say.*method to permutation"):
+        explainer_for(wrong, background=BACKGROUND)
+
+
+def test_a_margin_that_leaves_the_line_outside_the_background_is_seen(of_function):
+    """A planted fault: the model bends where no row of the background is."""
+    estimator = LinearRegression().fit(X, VALUE)
+    limit = estimator.predict(BACKGROUND.astype(float)).max()
+    bent = of_function(lambda Z: np.minimum(estimator.predict(Z.astype(float)), limit), 5, "sklearn", estimator)
+    explainer = explainer_for(bent, background=BACKGROUND)
+    assert additivity_error(explainer.explain(BACKGROUND)) < 1e-5
+    assert additivity_error(explainer.explain(X * np.float32(3))) > 5e-3
+
+
+def test_rounding_of_terms_that_cancel_is_no_other_function(of_function):
+    """A timestamp's term and the intercept cancel: adding them up in float32 rounds to 1/32."""
+    estimator = LinearRegression().fit(X, VALUE)
+    estimator.coef_[1], estimator.intercept_ = 1 / 3, -1e6 / 3
+    weights, intercept = estimator.coef_.astype(np.float32), np.float32(estimator.intercept_)
+    model = of_function(lambda Z: Z @ weights + intercept, 5, "sklearn", estimator)
+    late = X.copy()
+    late[:, 1] = 1e6 + np.arange(len(X)) % 9
+    assert np.abs(model.predict_margin(late) - estimator.predict(late.astype(float))).max() > 1e-3
+    assert explainer_for(model, background=late).id == "linear"
+
+
+@pytest.mark.parametrize("estimator", [SGDClassifier(random_state=0), LogisticRegression(max_iter=5_000)], ids=str)
+def test_sparse_weights(of_sklearn, estimator):
+    dense = explainer_for(of_sklearn(estimator.fit(X, CLASS)), background=BACKGROUND).explain(X)
+    sparse = explainer_for(of_sklearn(estimator.sparsify()), background=BACKGROUND).explain(X)
+    np.testing.assert_array_equal(sparse.values, dense.values)
+    assert np.abs(sparse.values).max() > 0.1
+
+
+def test_several_outputs_of_xgboosts_linear_booster(of_booster):
+    classes = xgboost.DMatrix(X, np.digitize(VALUE, np.quantile(VALUE, [0.3, 0.6])))
+    parameters = {"booster": "gblinear", "objective": "multi:softprob", "num_class": 3, "nthread": 1}
+    booster = xgboost.train({**parameters, "updater": "coord_descent"}, classes, 3)
+    with pytest.raises(ModelError, match=r"several outputs.*\b3 outputs"):
+        linear_form(of_booster(booster))
 
 
 def test_several_outputs(of_sklearn):
