@@ -1,19 +1,34 @@
 """How this package compiles: once per machine, cached on disk where that is possible.
 
-Belongs here: the choice between cached and uncached compilation. Does not belong here: what is compiled.
+Belongs here: the choice between cached and uncached compilation, and when a cache is out of date.
+Does not belong here: what is compiled.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 
 _log = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def compiled(*signature: str) -> Callable[[_Function], _Function]:
+def sources_digest() -> str:
+    """Hash of every module of this package: constants of one are built into the machine code of another."""
+    digest = hashlib.sha256()
+    for module in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(module.name.encode() + b"\0" + module.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES = sources_digest()
+
+
+def compiled(*signature: Any) -> Callable[[_Function], _Function]:
     """Decorator: machine code without the interpreter's lock, without bounds checks, cached across processes.
 
     With a signature the code is made (or read from the cache) at once, else at the first call. Where no cache
@@ -24,7 +39,8 @@ def compiled(*signature: str) -> Callable[[_Function], _Function]:
 
     def decorate(function: _Function) -> _Function:
         try:
-            return njit(*signature, cache=True, **options)(function)  # type: ignore[call-overload,no-any-return]
+            dispatcher: Any = njit(cache=True, **options)(function)
+            _follow_all_sources(dispatcher)
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise
@@ -34,6 +50,19 @@ def compiled(*signature: str) -> Callable[[_Function], _Function]:
                 function.__name__,
                 error,
             )
-            return njit(*signature, **options)(function)  # type: ignore[call-overload,no-any-return]
+            dispatcher = njit(**options)(function)
+        if signature:
+            dispatcher.compile(signature)
+        return dispatcher  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _follow_all_sources(dispatcher: Any) -> None:
+    """Make the cache ask for the sources of the package; numba's own stamp is that of the function's file alone."""
+    cache = dispatcher._cache
+    implementation = cache._impl
+    stamp = (implementation.locator.get_source_stamp(), _SOURCES)
+    cache._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
+        cache._cache_path, implementation.filename_base, stamp
+    )

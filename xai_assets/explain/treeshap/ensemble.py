@@ -116,6 +116,8 @@ class TreeEnsemble:
         ModelError
             They do not read the same features.
         """
+        if not ensembles:
+            raise ModelError("there is nothing to stack", expected="at least one ensemble")
         precisions = {e.input_precision for e in ensembles}
         if len(precisions) > 1:
             # Codes are cut off, not compared: rounding them first cannot be expressed by another threshold.
@@ -123,13 +125,12 @@ class TreeEnsemble:
             ensembles = [e.as_float64() for e in ensembles]
             precisions = {FLOAT32_ROWS_ONLY if rounded_codes else "float64"}
         first = replace(ensembles[0], input_precision=precisions.pop())
+        names = next((e.feature_names for e in ensembles if e.feature_names), ())
         for other in ensembles[1:]:
-            if other.n_features != first.n_features or (
-                first.feature_names and other.feature_names and other.feature_names != first.feature_names
-            ):
+            if other.n_features != first.n_features or (other.feature_names and other.feature_names != names):
                 raise ModelError(
                     "the models do not read the same features, so one pass cannot serve both",
-                    expected=f"{first.n_features} features: {', '.join(first.feature_names[:10])}",
+                    expected=f"{first.n_features} features: {', '.join(names[:10])}",
                     found=f"{other.n_features} features: {', '.join(other.feature_names[:10])}",
                     next_step="give both the same columns first: ensemble.over_features(names)",
                 )
@@ -161,7 +162,7 @@ class TreeEnsemble:
             value=np.concatenate([e.value for e in ensembles]),
             cover=np.concatenate([e.cover for e in ensembles]),
             base_score=np.concatenate([e.base_score for e in ensembles]),
-            feature_names=next((e.feature_names for e in ensembles if e.feature_names), ()),
+            feature_names=names,
             source=" + ".join(e.source for e in ensembles),
         )
 
@@ -177,7 +178,9 @@ class TreeEnsemble:
         middle = (above.astype(np.float64) + below.astype(np.float64)) / 2  # exact: one bit more than float32
         to_below = middle.astype(np.float32) == below  # ties round to the even neighbour
         threshold = np.where(to_below, np.nextafter(middle, np.inf), middle)
-        threshold = np.where(np.isfinite(middle), threshold, self.threshold)
+        # Beyond the largest float32 the next one would be 2¹²⁸: from half way on a value rounds to infinity.
+        threshold = np.where(above == np.inf, _ROUNDS_TO_INFINITY, threshold)
+        threshold = np.where(np.isnan(middle) | (above == -np.inf), self.threshold, threshold)
         return replace(self, threshold=threshold, input_precision="float64")
 
     def over_features(self, names: Sequence[str]) -> "TreeEnsemble":
@@ -199,6 +202,9 @@ class TreeEnsemble:
         mapping = np.array([position[name] for name in self.feature_names], np.int32)
         feature = np.where(self.feature >= 0, mapping[np.maximum(self.feature, 0)], -1).astype(np.int32)
         return replace(self, n_features=len(names), feature=feature, feature_names=tuple(names))
+
+
+_ROUNDS_TO_INFINITY = float(np.finfo(np.float32).max) + 2.0**103
 
 
 def float32_ceiling(values: Float64) -> npt.NDArray[np.float32]:

@@ -53,7 +53,7 @@ def batches(ensemble: TreeEnsemble, X: Any, rows: int = BATCH_ROWS) -> Iterator[
 
 def matrix_of(ensemble: TreeEnsemble, X: Any, name: str = "matrix") -> Matrix:
     """X as a C-ordered matrix of the precision in which the ensemble compares: float64 only where both have it."""
-    rows = np.asarray(X)
+    rows = np.asanyarray(X)
     _check_matrix(ensemble, rows, name)
     narrow = ensemble.input_precision != "float64" or rows.dtype == np.float32
     with np.errstate(over="ignore"):
@@ -61,6 +61,8 @@ def matrix_of(ensemble: TreeEnsemble, X: Any, name: str = "matrix") -> Matrix:
 
 
 def _check_matrix(ensemble: TreeEnsemble, X: Matrix, name: str = "matrix") -> None:
+    if np.ma.isMaskedArray(X):
+        raise ModelError(f"the {name} is a masked array", next_step="fill masked values with NaN: X.filled(np.nan)")
     if X.ndim != 2 or X.shape[1] != ensemble.n_features or X.dtype.kind not in "fiub":
         raise ModelError(
             f"the {name} does not fit the model",
@@ -88,13 +90,13 @@ def _order(names: tuple[str, ...]) -> str:
 def _as_polars(X: Any) -> Any:
     import polars as pl
 
-    if isinstance(X, pl.DataFrame):
-        return X
     kind = type(X).__module__.partition(".")[0]
     if kind == "pyarrow":
-        return pl.from_arrow(X)
+        X = pl.from_arrow(X)
     if kind == "pandas":
-        return pl.from_pandas(X)
+        X = pl.from_pandas(X)
+    if isinstance(X, pl.DataFrame):
+        return X
     raise ModelError(
         "these rows cannot be read",
         expected="a numpy matrix, or a polars, Arrow or pandas table",
@@ -114,7 +116,7 @@ def _columns(ensemble: TreeEnsemble, table: Any) -> list[str]:
         if name not in table.columns:
             raise ModelError(f"feature '{name}' is not in the table", next_step=nearest(name, table.columns))
         kind = table.schema[name]
-        if not kind.is_numeric() and str(kind) != "Boolean":
+        if not kind.is_numeric() and str(kind) not in ("Boolean", "Null"):
             raise ModelError(
                 f"column '{name}' does not hold numbers",
                 expected="numbers; categories as the model's codes",
@@ -129,6 +131,7 @@ def _matrix(table: Any, names: list[str]) -> Matrix:
     import polars as pl
 
     precision = pl.Float32 if all(table.schema[name] == pl.Float32 for name in names) else pl.Float64
-    columns = [pl.col(name).cast(precision).fill_null(float("nan")) for name in names]
-    matrix: Matrix = table.select(columns).to_numpy(order="fortran")
+    places = [table.columns.index(name) for name in names]  # by place: a name like "*" would be a pattern
+    columns = [table.to_series(place).cast(precision).fill_null(float("nan")) for place in places]
+    matrix: Matrix = pl.DataFrame(columns).to_numpy(order="fortran")
     return matrix

@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from xai_assets.explain.treeshap.compiled import compiled
 from xai_assets.explain.treeshap.program import (
@@ -65,9 +66,24 @@ SPECIALISED_POINTS = 4
 TREES_PER_SUM = 32
 """Trees whose φ are summed in float32 before they go to the float64 sum."""
 
+_ROWS = types.Array(types.float32, 2, "A", readonly=True)  # a matrix that may not be written is taken too
 _SIGNATURE = (
-    "void(float32[:, :], int64, int64, float32[:, :, ::1], int32[:, ::1], float32[::1], int64[::1], int64[::1], "
-    "int32[::1], float32[::1], int64, int64, int64, int64[::1], uint32[::1], boolean[::1])"
+    _ROWS,
+    types.int64,
+    types.int64,
+    types.float32[:, :, ::1],
+    types.int32[:, ::1],
+    types.float32[::1],
+    types.int64[::1],
+    types.int64[::1],
+    types.int32[::1],
+    types.float32[::1],
+    types.int64,
+    types.int64,
+    types.int64,
+    types.int64[::1],
+    types.uint32[::1],
+    types.boolean[::1],
 )
 
 
@@ -80,7 +96,7 @@ def kernel_for(points: int) -> Any:
 def _compile(fixed_points: int) -> Any:
     POINTS = fixed_points
 
-    @compiled(_SIGNATURE)
+    @compiled(*_SIGNATURE)
     def run(
         X: Any, first_row: int, last_row: int, phi: Any, operations: Any, factors: Any, starts: Any,
         output_starts: Any, used: Any, weights: Any, depth: int, planes: int, block: int, category_starts: Any,
@@ -125,24 +141,24 @@ def _compile(fixed_points: int) -> Any:
                                 m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                 m2 = at_least(mul(load(x, x2 + b), spread(factors, k + 2)), spread(factors, k + 3))
                                 m3 = at_least(mul(load(x, x3 + b), spread(factors, k + 4)), spread(factors, k + 5))
-                                through, hot_share, all_shares = zero, zero, zero
+                                through, hot_share, cold_share = zero, zero, zero
                                 for p in range(P):
-                                    q = k + 12 + 6 * p
+                                    q = k + 12 + 8 * p
                                     w = load(above, c + p * block + b)
-                                    r = select(m1, spread(factors, q), spread(factors, q + 1))
-                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
-                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
-                                    difference = sub(u2, u3)
-                                    store(below, h + p * block + b, mul(w, fma(r, difference, u3)))
-                                    through = fma(w, difference, through)
-                                    hot_share = fma(w, r, hot_share)
-                                    all_shares = add(all_shares, w)
+                                    hot = mul(w, select(m1, spread(factors, q), spread(factors, q + 1)))
+                                    cold = mul(w, select(m1, spread(factors, q + 2), spread(factors, q + 3)))
+                                    u2 = select(m2, spread(factors, q + 4), spread(factors, q + 5))
+                                    u3 = select(m3, spread(factors, q + 6), spread(factors, q + 7))
+                                    store(below, h + p * block + b, fma(hot, u2, mul(cold, u3)))
+                                    through = fma(w, sub(u2, u3), through)
+                                    hot_share = add(hot_share, hot)
+                                    cold_share = add(cold_share, cold)
                                 f = select(m1, spread(factors, k + 6), spread(factors, k + 7))
                                 store(sums, a1 + b, fma(through, f, load(sums, a1 + b)))
                                 f = select(m2, spread(factors, k + 8), spread(factors, k + 9))
                                 store(sums, a2 + b, fma(hot_share, f, load(sums, a2 + b)))
                                 f = select(m3, spread(factors, k + 10), spread(factors, k + 11))
-                                store(sums, a3 + b, fma(sub(all_shares, hot_share), f, load(sums, a3 + b)))
+                                store(sums, a3 + b, fma(cold_share, f, load(sums, a3 + b)))
                         elif kind == TRIPLE_TOP:
                             x2, x3 = operations[o, X2] * block, operations[o, X3] * block
                             a2, a3 = operations[o, A2] * block, operations[o, A3] * block
@@ -153,23 +169,24 @@ def _compile(fixed_points: int) -> Any:
                                 f1 = at_least(load(follows, s1 + b), half)
                                 phi1, hot_share, cold_share = zero, zero, zero
                                 for p in range(P):
-                                    q = k + 11 + 9 * p
+                                    q = k + 12 + 11 * p
                                     w = load(above, c + p * block + b)
                                     r = select(m1, spread(factors, q), spread(factors, q + 1))
                                     hot = mul(w, select(f1, r, spread(factors, k + 6)))
-                                    cold = sub(w, hot)
-                                    h2 = mul(hot, select(m2, spread(factors, q + 2), spread(factors, q + 3)))
-                                    h3 = mul(cold, select(m3, spread(factors, q + 4), spread(factors, q + 5)))
+                                    r = select(m1, spread(factors, q + 2), spread(factors, q + 3))
+                                    cold = mul(w, select(f1, r, spread(factors, k + 7)))
+                                    h2 = mul(hot, select(m2, spread(factors, q + 4), spread(factors, q + 5)))
+                                    h3 = mul(cold, select(m3, spread(factors, q + 6), spread(factors, q + 7)))
                                     store(below, h + p * block + b, add(h2, h3))
-                                    old = spread(factors, q + 7)
-                                    phi1 = fma(select(m1, spread(factors, q + 6), old), h2, phi1)
-                                    phi1 = fma(select(m1, old, spread(factors, q + 8)), h3, phi1)
+                                    old = spread(factors, q + 9)
+                                    phi1 = fma(select(m1, spread(factors, q + 8), old), h2, phi1)
+                                    phi1 = fma(select(m1, old, spread(factors, q + 10)), h3, phi1)
                                     hot_share = add(hot_share, hot)
                                     cold_share = add(cold_share, cold)
                                 store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
-                                f = select(m2, spread(factors, k + 7), spread(factors, k + 8))
+                                f = select(m2, spread(factors, k + 8), spread(factors, k + 9))
                                 store(sums, a2 + b, fma(hot_share, f, load(sums, a2 + b)))
-                                f = select(m3, spread(factors, k + 9), spread(factors, k + 10))
+                                f = select(m3, spread(factors, k + 10), spread(factors, k + 11))
                                 store(sums, a3 + b, fma(cold_share, f, load(sums, a3 + b)))
                         elif kind == TRIPLE_LOW:
                             x2, x3 = operations[o, X2] * block, operations[o, X3] * block
@@ -187,19 +204,18 @@ def _compile(fixed_points: int) -> Any:
                                 f3 = only_first(at_least(load(follows, s3 + b), half), only_first(m1, free3))
                                 through, phi2, phi3 = zero, zero, zero
                                 for p in range(P):
-                                    q = k + 10 + 10 * p
+                                    q = k + 10 + 12 * p
                                     w = load(above, c + p * block + b)
                                     hot = mul(w, select(m1, spread(factors, q), spread(factors, q + 1)))
-                                    cold = sub(w, hot)
-                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
+                                    cold = mul(w, select(m1, spread(factors, q + 2), spread(factors, q + 3)))
+                                    u2 = select(m2, spread(factors, q + 4), spread(factors, q + 5))
                                     u2 = select(f2, u2, spread(factors, k + 8))
-                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
+                                    u3 = select(m3, spread(factors, q + 6), spread(factors, q + 7))
                                     u3 = select(f3, u3, spread(factors, k + 9))
-                                    difference = sub(u2, u3)
-                                    store(below, h + p * block + b, fma(hot, difference, mul(w, u3)))
-                                    through = fma(w, difference, through)
-                                    phi2 = fma(select(m2, spread(factors, q + 6), spread(factors, q + 7)), hot, phi2)
-                                    phi3 = fma(select(m3, spread(factors, q + 8), spread(factors, q + 9)), cold, phi3)
+                                    store(below, h + p * block + b, fma(hot, u2, mul(cold, u3)))
+                                    through = fma(w, sub(u2, u3), through)
+                                    phi2 = fma(select(m2, spread(factors, q + 8), spread(factors, q + 9)), hot, phi2)
+                                    phi3 = fma(select(m3, spread(factors, q + 10), spread(factors, q + 11)), cold, phi3)
                                 f = select(m1, spread(factors, k + 6), spread(factors, k + 7))
                                 store(sums, a1 + b, fma(through, f, load(sums, a1 + b)))
                                 store(sums, a2 + b, add(load(sums, a2 + b), select(f2, phi2, zero)))
@@ -209,9 +225,7 @@ def _compile(fixed_points: int) -> Any:
                             a2, a3 = operations[o, A2] * block, operations[o, A3] * block
                             s2, s3 = operations[o, S2] * block, operations[o, S3] * block
                             flags = operations[o, FLAGS]
-                            free2 = at_least(
-                                zero if flags & SAME_AS_TOP_HOT else one, half
-                            )  # no condition from the first node
+                            free2 = at_least(zero if flags & SAME_AS_TOP_HOT else one, half)  # as above
                             free3 = at_least(zero if flags & SAME_AS_TOP_COLD else one, half)
                             for b in range(0, wide, LANES):
                                 m1 = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
@@ -222,23 +236,23 @@ def _compile(fixed_points: int) -> Any:
                                 f3 = both(at_least(load(follows, s3 + b), half), either(free3, only_first(f1, m1)))
                                 phi1, phi2, phi3 = zero, zero, zero
                                 for p in range(P):
-                                    q = k + 9 + 13 * p
+                                    q = k + 10 + 15 * p
                                     w = load(above, c + p * block + b)
                                     r = select(m1, spread(factors, q), spread(factors, q + 1))
-                                    r = select(f1, r, spread(factors, k + 6))
-                                    u2 = select(m2, spread(factors, q + 2), spread(factors, q + 3))
-                                    u2 = select(f2, u2, spread(factors, k + 7))
-                                    u3 = select(m3, spread(factors, q + 4), spread(factors, q + 5))
-                                    u3 = select(f3, u3, spread(factors, k + 8))
-                                    hot = mul(w, r)
-                                    cold = sub(w, hot)
+                                    hot = mul(w, select(f1, r, spread(factors, k + 6)))
+                                    r = select(m1, spread(factors, q + 2), spread(factors, q + 3))
+                                    cold = mul(w, select(f1, r, spread(factors, k + 7)))
+                                    u2 = select(m2, spread(factors, q + 4), spread(factors, q + 5))
+                                    u2 = select(f2, u2, spread(factors, k + 8))
+                                    u3 = select(m3, spread(factors, q + 6), spread(factors, q + 7))
+                                    u3 = select(f3, u3, spread(factors, k + 9))
                                     h2, h3 = mul(hot, u2), mul(cold, u3)
                                     store(below, h + p * block + b, add(h2, h3))
-                                    old = spread(factors, q + 7)
-                                    phi1 = fma(select(m1, spread(factors, q + 6), old), h2, phi1)
-                                    phi1 = fma(select(m1, old, spread(factors, q + 8)), h3, phi1)
-                                    phi2 = fma(select(m2, spread(factors, q + 9), spread(factors, q + 10)), hot, phi2)
-                                    phi3 = fma(select(m3, spread(factors, q + 11), spread(factors, q + 12)), cold, phi3)
+                                    old = spread(factors, q + 9)
+                                    phi1 = fma(select(m1, spread(factors, q + 8), old), h2, phi1)
+                                    phi1 = fma(select(m1, old, spread(factors, q + 10)), h3, phi1)
+                                    phi2 = fma(select(m2, spread(factors, q + 11), spread(factors, q + 12)), hot, phi2)
+                                    phi3 = fma(select(m3, spread(factors, q + 13), spread(factors, q + 14)), cold, phi3)
                                 store(sums, a1 + b, add(load(sums, a1 + b), select(f1, phi1, zero)))
                                 store(sums, a2 + b, add(load(sums, a2 + b), select(f2, phi2, zero)))
                                 store(sums, a3 + b, add(load(sums, a3 + b), select(f3, phi3, zero)))
@@ -275,22 +289,25 @@ def _compile(fixed_points: int) -> Any:
                                 for b in range(0, wide, LANES):
                                     m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     for p in range(P):
-                                        q = k + 3 + 2 * p
+                                        q = k + 4 + 4 * p
                                         w = load(above, c + p * block + b)
-                                        hot = mul(w, select(m, spread(factors, q), spread(factors, q + 1)))
-                                        store(above, hot_slot + p * block + b, hot)
-                                        store(above, cold_slot + p * block + b, sub(w, hot))
+                                        r = select(m, spread(factors, q), spread(factors, q + 1))
+                                        store(above, hot_slot + p * block + b, mul(w, r))
+                                        r = select(m, spread(factors, q + 2), spread(factors, q + 3))
+                                        store(above, cold_slot + p * block + b, mul(w, r))
                             else:
                                 for b in range(0, wide, LANES):
                                     m = at_least(mul(load(x, x1 + b), spread(factors, k)), spread(factors, k + 1))
                                     f1 = at_least(load(follows, s1 + b), half)
                                     for p in range(P):
-                                        q = k + 3 + 2 * p
+                                        q = k + 4 + 4 * p
                                         w = load(above, c + p * block + b)
                                         r = select(m, spread(factors, q), spread(factors, q + 1))
-                                        hot = mul(w, select(f1, r, spread(factors, k + 2)))
-                                        store(above, hot_slot + p * block + b, hot)
-                                        store(above, cold_slot + p * block + b, sub(w, hot))
+                                        r = select(f1, r, spread(factors, k + 2))
+                                        store(above, hot_slot + p * block + b, mul(w, r))
+                                        r = select(m, spread(factors, q + 2), spread(factors, q + 3))
+                                        r = select(f1, r, spread(factors, k + 3))
+                                        store(above, cold_slot + p * block + b, mul(w, r))
                             if flags:
                                 hot_s, cold_s = (1 + 2 * d) * block, (2 + 2 * d) * block
                                 for b in range(0, wide, LANES):

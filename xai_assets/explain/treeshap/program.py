@@ -7,11 +7,11 @@ on the path, g(t) = w + (m − w) t: w is the share of training rows that the fe
 the row passes them. The integrand is a polynomial of degree D − 1 for D features, so Gauss–Legendre with ⌈D/2⌉
 points is exact. Summed over leaves, with C the product of the factors above a node and H = C · (sum below it):
 
-    going down    C_hot = C · r,  C_cold = C − C_hot,     r = ratio of the feature's new factor to its old one
+    going down    C_hot = C · r,  C_cold = C · (1 − r),   r = ratio of the feature's new factor to its old one
     coming up     H = H_hot + H_cold
                   φ += m_old · Σ_t [ (κ(m_hot) H_hot + κ(m_cold) H_cold) ]
 
-where the two children's factors add up to the parent's because their shares do: that is what saves most of the work.
+where the two children's factors add up to the parent's because their shares do.
 κ(1, w) − κ_old = q(w) − q(w_old), κ(0) − κ_old = −q(w_old) with q(w) = 1 / (g₁(w) (1 − t)), g₁(w) = w + (1 − w) t;
 for a feature that is new on the path w_old = 1 and m_old = 1. See docs/treeshap.md for the derivation.
 
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.compiled import compiled
 from xai_assets.explain.treeshap.ensemble import ZERO, Float64, Int32, Int64, TreeEnsemble, UInt32, float32_ceiling
 
@@ -40,6 +41,8 @@ KIND, X1, A1, C, H, S1, K, DEPTH, X2, A2, S2, X3, A3, S3, FLAGS = range(15)
 written. S: plane that says whether the row follows the feature's earlier splits. K: first of its factors. DEPTH: of a
 SPLIT or JOIN; the category set of a DERIVE, or −1."""
 COLUMNS = 15
+MOST_OFFSETS = 2**31
+"""Operations hold places of factors as int32."""
 KEEP_HOT, KEEP_COLD, SAME_AS_TOP_HOT, SAME_AS_TOP_COLD = 1, 2, 16, 32
 """Flags. SPLIT: a node below asks whether the row went to the hot (cold) child. TRIPLE_LOW, TRIPLE_ANY: the hot (cold)
 child splits on the top node's feature."""
@@ -88,6 +91,13 @@ def build(ensemble: TreeEnsemble, zero_low: Float64 | None = None, zero_high: Fl
     abscissae, weights = np.polynomial.legendre.leggauss(points)
     nodes = _nodes(ensemble, inner, used, zero_low, zero_high)
     operations, factors, starts, expected = _emit(roots, nodes, (abscissae + 1) / 2, len(used), depth)
+    if max(len(factors), operations.size) >= MOST_OFFSETS:
+        raise ModelError(
+            "the ensemble is too large to be explained at once",
+            expected=f"fewer than {MOST_OFFSETS:,} factors and operations",
+            found=f"{len(factors):,} factors of {ensemble.n_trees:,} trees with {len(ensemble.left):,} nodes",
+            next_step="explain parts of its trees and add the attributions",
+        )
     base_value = ensemble.base_score.astype(np.float64)
     np.add.at(base_value, ensemble.tree_output[order], expected)
     counts = np.bincount(ensemble.tree_output, minlength=ensemble.n_outputs)
@@ -156,6 +166,7 @@ def _nodes(
     slot = np.zeros(max(ensemble.n_features, 1), np.int32)
     slot[used] = np.arange(len(used))
     raw = np.maximum(ensemble.feature, 0)
+    zero_low, zero_high = (np.append(z, 0.0) for z in (zero_low, zero_high))  # leaves of a model without features
     return _Nodes(
         hot=hot.astype(np.int64),
         cold=cold.astype(np.int64),
@@ -309,11 +320,16 @@ def _follows(ops: Any, path: Any, before: int) -> int:
 
 @compiled()
 def _point(share: float, w_old: float, t: float) -> Any:
-    """r₁, r₀, q_hot, q_cold, q_old of one split at one quadrature point."""
+    """Of one split at one quadrature point: r if hot, if cold; 1 − r if hot, if cold; q_hot, q_cold, q_old.
+
+    1 − r comes from its own terms: a rare child's share would be lost to rounding in the difference.
+    """
     w_hot, w_cold = w_old * share, w_old * (1 - share)
     old = w_old + (1 - w_old) * t
     hot, cold = w_hot + (1 - w_hot) * t, w_cold + (1 - w_cold) * t
-    return hot / old, w_hot * (1 - t) / old, 1 / (hot * (1 - t)), 1 / (cold * (1 - t)), 1 / (old * (1 - t))
+    missed = (1 - t) / old
+    q_hot, q_cold, q_old = 1 / (hot * (1 - t)), 1 / (cold * (1 - t)), 1 / (old * (1 - t))
+    return hot / old, w_hot * missed, w_cold * missed, cold / old, q_hot, q_cold, q_old
 
 
 @compiled()
@@ -322,10 +338,10 @@ def _pair_point(nodes: Any, node: int, w_old: float, t: float) -> Any:
     if nodes.hot[node] < 0:
         return nodes.value[node], nodes.value[node], 0.0, 0.0
     v_hot, v_cold = nodes.value[nodes.hot[node]], nodes.value[nodes.cold[node]]
-    r1, r0, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t)
-    phi1 = (q_hot - q_old) * r1 * v_hot - q_old * (1 - r1) * v_cold
-    phi0 = -q_old * r0 * v_hot + (q_cold - q_old) * (1 - r0) * v_cold
-    return r1 * v_hot + (1 - r1) * v_cold, r0 * v_hot + (1 - r0) * v_cold, phi1, phi0
+    r1, r0, c1, c0, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t)
+    phi1 = (q_hot - q_old) * r1 * v_hot - q_old * c1 * v_cold
+    phi0 = -q_old * r0 * v_hot + (q_cold - q_old) * c0 * v_cold
+    return r1 * v_hot + c1 * v_cold, r0 * v_hot + c0 * v_cold, phi1, phi0
 
 
 @compiled()
@@ -389,10 +405,11 @@ def _triple(
     ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, h: int, t: Any,
     used: int, deepest: int,
 ) -> Any:  # fmt: skip
-    """Factors: signs and limits of the three nodes (of a leaf: 1, 0). Then of the top node r where the row does not
-    follow, or, if new, the φ factors if hot, if cold; of the children the sums where the row does not follow, or, if
-    both are new, the φ factors of each if hot, if cold. By point r₁, r₀ and the sums below the children, each if hot,
-    if cold; if the top is not new the φ factors as in `_join`; if a child is not new φ of both, each if hot, if cold.
+    """Factors: signs and limits of the three nodes (of a leaf: 1, 0). Then of the top node r and 1 − r where the
+    row does not follow, or, if new, the φ factors if hot, if cold; of the children the sums where the row does not
+    follow, or, if both are new, the φ factors of each if hot, if cold. By point r, 1 − r and the sums below the
+    children, each if hot, if cold; if the top is not new the φ factors as in `_join`; if a child is not new φ of both,
+    each if hot, if cold.
     """
     feature, share = nodes.feature[node], nodes.share[node]
     hot, cold = nodes.hot[node], nodes.cold[node]
@@ -417,12 +434,8 @@ def _triple(
         is_leaf = nodes.hot[child] < 0
         factors[at], factors[at + 1] = (1.0, 0.0) if is_leaf else (nodes.sign[child], nodes.limit[child])
     k += 6
-    if top_again:
-        factors[k] = share
-        k += 1
-    else:
-        factors[k], factors[k + 1] = 1 - share, -share
-        k += 2
+    factors[k], factors[k + 1] = (share, 1 - share) if top_again else (1 - share, -share)
+    k += 2
     w_hot, w_cold = 1.0, 1.0
     if low_again:
         if before_hot == d:
@@ -445,11 +458,11 @@ def _triple(
             factors[k], factors[k + 1] = (1 - nodes.share[child]) * difference, -nodes.share[child] * difference
             k += 2
     for i in range(len(t)):
-        r1, r0, q_hot, q_cold, q_old = _point(share, w_old, t[i])
-        factors[k], factors[k + 1] = r1, r0
-        factors[k + 2], factors[k + 3], hot1, hot0 = _pair_point(nodes, hot, w_hot, t[i])
-        factors[k + 4], factors[k + 5], cold1, cold0 = _pair_point(nodes, cold, w_cold, t[i])
-        k += 6
+        r1, r0, c1, c0, q_hot, q_cold, q_old = _point(share, w_old, t[i])
+        factors[k], factors[k + 1], factors[k + 2], factors[k + 3] = r1, r0, c1, c0
+        factors[k + 4], factors[k + 5], hot1, hot0 = _pair_point(nodes, hot, w_hot, t[i])
+        factors[k + 6], factors[k + 7], cold1, cold0 = _pair_point(nodes, cold, w_cold, t[i])
+        k += 8
         if top_again:
             factors[k], factors[k + 1], factors[k + 2] = q_hot - q_old, -q_old, q_cold - q_old
             k += 3
@@ -463,17 +476,17 @@ def _triple(
 def _split(
     ops: Any, n: int, factors: Any, k: int, nodes: Any, path: Any, node: int, d: int, c: int, t: Any, used: int
 ) -> Any:
-    """Factors: sign, limit; r where the row does not follow; by point r₁, r₀."""
+    """Factors: sign, limit; r and 1 − r where the row does not follow; by point r if hot, if cold, 1 − r the same."""
     feature, share = nodes.feature[node], nodes.share[node]
     before = _earlier(path, d, feature)
     w_old, s = _share_above(path, before), _follows(ops, path, before)
     n, k, x = _compare(ops, n, factors, k, nodes, node, used + d)
     _operation(ops, n, SPLIT if before < 0 else SPLIT_AGAIN, x, feature, c, 0, s, k, d)
-    factors[k], factors[k + 1], factors[k + 2] = nodes.sign[node], nodes.limit[node], share
-    k += 3
+    factors[k], factors[k + 1], factors[k + 2], factors[k + 3] = nodes.sign[node], nodes.limit[node], share, 1 - share
+    k += 4
     for i in range(len(t)):
-        factors[k], factors[k + 1], _, _, _ = _point(share, w_old, t[i])
-        k += 2
+        factors[k], factors[k + 1], factors[k + 2], factors[k + 3], _, _, _ = _point(share, w_old, t[i])
+        k += 4
     return n + 1, k
 
 
@@ -490,7 +503,7 @@ def _join(
     factors[k], factors[k + 1] = nodes.sign[node], nodes.limit[node]
     k += 2
     for i in range(len(t)):
-        _, _, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t[i])
+        _, _, _, _, q_hot, q_cold, q_old = _point(nodes.share[node], w_old, t[i])
         factors[k], factors[k + 1], factors[k + 2] = q_hot - q_old, -q_old, q_cold - q_old
         k += 3
     return n + 1, k

@@ -88,8 +88,8 @@ class TreeShap:
     def base_value(self) -> Float64:
         """Expected margin of each output, float64 [k]: what attributions are differences from."""
         if self._interventional is not None:
-            return self._interventional.base_value
-        return self._program.base_value
+            return self._interventional.base_value.copy()
+        return self._program.base_value.copy()
 
     def explain(self, X: Any) -> TreeAttributions:
         """Attributions of all rows.
@@ -118,6 +118,8 @@ class TreeShap:
 
     def stream(self, X: Any, batch_rows: int = BATCH_ROWS) -> Iterator[Float32]:
         """The same values, batch by batch in order, in memory that does not grow with the number of rows."""
+        if batch_rows < 1:
+            raise ModelError("a batch needs rows", expected="batch_rows ≥ 1", found=str(batch_rows))
         row_count(self.ensemble, X)
         for rows in batches(self.ensemble, X, batch_rows):
             values = np.zeros((self.ensemble.n_outputs, len(rows), self.ensemble.n_features), np.float32)
@@ -127,7 +129,7 @@ class TreeShap:
     def margin(self, X: Any) -> Float64:
         """The ensemble's own prediction by walking the trees, float64 [n, k]: what attributions add up to."""
         row_count(self.ensemble, X)
-        parts = [predict_margin(self.ensemble, rows) for rows in batches(self.ensemble, X)]
+        parts = [predict_margin(self.ensemble, rows, threads=self.threads) for rows in batches(self.ensemble, X)]
         return np.concatenate(parts) if parts else np.empty((0, self.ensemble.n_outputs))
 
     def _shaped(self, values: Float32) -> Float32:
@@ -139,14 +141,13 @@ class TreeShap:
             explained, _ = self._interventional.explain(rows)
             values[:] = np.moveaxis(explained, 2, 0)
             return
-        program = self._program
-        if rows.dtype == np.float64:
-            if self.ensemble.input_precision == "float64":
-                rows, program = self._ranks.encode(rows), self._rank_program
-            else:
-                with np.errstate(over="ignore"):
-                    rows = rows.astype(np.float32)
-        block = self._block(len(rows))
+        if rows.dtype == np.float64 and self.ensemble.input_precision == "float64":
+            rows, program = self._ranks.encode(rows), self._rank_program
+        else:
+            program = self._program
+            with np.errstate(over="ignore"):
+                rows = rows.astype(np.float32, copy=False)
+        block = self._block(len(rows), program)
         from xai_assets.explain.treeshap.kernel import kernel_for
 
         kernel = kernel_for(program.points)
@@ -167,9 +168,8 @@ class TreeShap:
             for done in [pool.submit(run, a, b) for a, b in itertools.pairwise(borders)]:
                 done.result()
 
-    def _block(self, rows: int) -> int:
+    def _block(self, rows: int, program: "Program") -> int:
         """Rows that are worked on at a time: as many as keep their planes in the processor's cache."""
-        program = self._program
         floats = program.planes + 3 * len(program.used) + 2 * (2 * program.depth + 3) * program.points
         fitting = _CACHE_BYTES // (4 * floats) // _LANES * _LANES
         wanted = -(-rows // (self.threads * _LANES)) * _LANES

@@ -42,6 +42,12 @@ def rows() -> Any:
     return X
 
 
+def read_only(X: Any) -> Any:
+    X = X.copy(order="K")
+    X.setflags(write=False)
+    return X
+
+
 def test_agrees_with_the_library(shap: TreeShap, booster: Any, rows: Any) -> None:
     import xgboost
 
@@ -66,13 +72,28 @@ def test_values_add_up_to_the_margin(shap: TreeShap, rows: Any) -> None:
         lambda X: X.astype(np.float64),
         np.asfortranarray,
         lambda X: np.repeat(X, 2, axis=0)[::2],
+        read_only,
+        lambda X: read_only(np.asfortranarray(X)),
+        lambda X: pl.DataFrame(np.asfortranarray(X), schema=[f"f{i}" for i in range(8)]),
         lambda X: pl.DataFrame(X, schema=[f"f{i}" for i in range(8)]).fill_nan(None),
         lambda X: pl.DataFrame(X, schema=[f"f{i}" for i in range(8)]).select(pl.all().reverse().reverse()),
         lambda X: pl.DataFrame(X, schema=[f"f{i}" for i in range(8)])[[f"f{i}" for i in reversed(range(8))]],
         lambda X: pa.table({f"f{i}": X[:, i] for i in range(8)}),
         lambda X: pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(request_id="r"),
     ],
-    ids=["float64", "fortran", "strided", "nulls", "polars", "other order", "arrow", "pandas with more columns"],
+    ids=[
+        "float64",
+        "fortran",
+        "strided",
+        "read-only",
+        "read-only fortran",
+        "one block",
+        "nulls",
+        "polars",
+        "other order",
+        "arrow",
+        "pandas with more columns",
+    ],
 )
 def test_every_form_of_the_same_rows_gives_the_same_bytes(shap: TreeShap, rows: Any, form: Any) -> None:
     assert shap.explain(form(rows)).values.tobytes() == shap.explain(rows).values.tobytes()
@@ -195,11 +216,24 @@ def test_only_leaves(tree_builder: Any) -> None:
         (np.array([["a"] * 8]), "<U1"),
         (np.array([[None] * 8], object), "object"),
         ([[0.0] * 8], "builtins.list"),
+        (pd.Series([0.0] * 8), "Series"),
+        (np.ma.masked_array(np.zeros((1, 8)), np.ones((1, 8))), "masked array"),
         (pl.DataFrame({f"f{i}": [1.0] for i in range(7)}), "feature 'f7' is not in the table"),
         (pl.DataFrame({f"f{i}": ["1.0"] for i in range(8)}), "column 'f0' does not hold numbers"),
         (pl.DataFrame({f"f{i}": ["a"] for i in range(8)}).cast(pl.Categorical), "column 'f0' does not hold numbers"),
     ],
-    ids=["too few", "one row flat", "text", "objects", "list", "missing column", "text column", "categorical column"],
+    ids=[
+        "too few",
+        "one row flat",
+        "text",
+        "objects",
+        "list",
+        "one column",
+        "masked",
+        "missing column",
+        "text column",
+        "categorical column",
+    ],
 )
 def test_what_does_not_fit_is_refused(shap: TreeShap, X: Any, said: str) -> None:
     for method in (shap.explain, shap.margin, lambda rows: list(shap.stream(rows))):
@@ -238,3 +272,91 @@ def test_a_set_of_no_categories_sends_every_code_the_other_way(tree_builder: Any
     build.end_tree()
     X = np.array([[-0.5], [0.0], [3.0], [-2.0]], np.float32)
     assert TreeShap(build.build()).explain(X).values[:, 0].tolist() == [-1.0] * 4
+
+
+def test_a_column_without_any_value_is_missing(shap: TreeShap) -> None:
+    table = pl.DataFrame({f"f{i}": [1.0] for i in range(8)}).with_columns(f3=pl.lit(None))
+    row = np.ones((1, 8))
+    row[0, 3] = np.nan
+    np.testing.assert_array_equal(shap.explain(table).values, shap.explain(row).values)
+
+
+def test_a_feature_may_be_named_like_a_pattern(shap: TreeShap, rows: Any) -> None:
+    names = ("*", "^f.*$", *(f"f{i}" for i in range(6)))
+    odd = TreeShap(replace(shap.ensemble, feature_names=names))
+    table = pl.DataFrame(rows, schema=names)
+    np.testing.assert_array_equal(odd.explain(table).values, shap.explain(rows).values)
+
+
+def test_a_result_is_the_callers_own(shap: TreeShap, rows: Any) -> None:
+    before = float(shap.base_value[0])
+    for kernel in (shap, TreeShap(shap.ensemble, background=rows[:20])):
+        kept = float(kernel.base_value[0])
+        kernel.explain(rows[:1]).base_value[:] += 100
+        assert float(kernel.base_value[0]) == kept
+    assert before == float(shap.base_value[0])
+
+
+def test_batches_need_rows(shap: TreeShap, rows: Any) -> None:
+    with pytest.raises(ModelError, match="batch_rows ≥ 1"):
+        list(shap.stream(rows, 0))
+
+
+def test_nothing_can_be_stacked_that_is_not_the_same(shap: TreeShap) -> None:
+    unnamed = replace(shap.ensemble, feature_names=())
+    other = replace(shap.ensemble, feature_names=tuple(reversed(shap.ensemble.feature_names)))
+    with pytest.raises(ModelError, match="do not read the same features"):
+        TreeEnsemble.stack([unnamed, shap.ensemble, other])
+    with pytest.raises(ModelError, match="nothing to stack"):
+        TreeEnsemble.stack([])
+
+
+def test_beyond_float32_a_stack_rounds_as_the_model_alone(tree_builder: Any) -> None:
+    def stump(precision: str) -> TreeEnsemble:
+        build = tree_builder(1, 1, precision)
+        build.base_score = [0.0]
+        root = build.split(0, np.inf)
+        build.join(root, build.leaf(-1.0), build.leaf(1.0))
+        build.end_tree()
+        return build.build()
+
+    border = 3.4028235677973366e38  # from here on a float64 rounds to infinity
+    X = np.array([[border], [np.nextafter(border, 0)], [1e39], [np.inf], [1.0]])
+    alone, stacked = TreeShap(stump("float32")), TreeShap(TreeEnsemble.stack([stump("float32"), stump("float64")]))
+    assert alone.margin(X)[:, 0].tolist() == [1.0, -1.0, 1.0, 1.0, -1.0]
+    assert stacked.margin(X)[:, 0].tolist() == alone.margin(X)[:, 0].tolist()
+
+
+def test_a_model_without_features(tree_builder: Any) -> None:
+    build = tree_builder(0)
+    build.base_score = [0.0]
+    build.leaf(2.0)
+    build.end_tree()
+    explained = TreeShap(build.build()).explain(np.empty((3, 0), np.float32))
+    assert (explained.values.shape, explained.base_value.tolist()) == ((3, 0), [2.0])
+
+
+def test_an_ensemble_past_the_places_that_operations_can_hold(shap: TreeShap, monkeypatch: Any) -> None:
+    from xai_assets.explain.treeshap import program
+
+    monkeypatch.setattr(program, "MOST_OFFSETS", 1_000)
+    with pytest.raises(ModelError, match="too large to be explained at once"):
+        TreeShap(shap.ensemble).explain(np.zeros((1, 8), np.float32))
+
+
+def test_rare_and_huge_leaves_do_not_cost_the_other_rows_their_digits() -> None:
+    """Where one training row in 2,000 is worth 1e5, ordinary rows keep the precision of the library's own values."""
+    import xgboost
+
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(20_000, 6)).astype(np.float32)
+    y = X[:, 0] + X[:, 1] * X[:, 2] + np.where(rng.random(len(X)) < 5e-4, 1e5, 0.0)
+    booster = xgboost.train({"max_depth": 6, "nthread": 1, "base_score": 0.0}, xgboost.DMatrix(X, y), 60)
+    kernel = TreeShap(TreeEnsemble.from_xgboost(booster))
+    margin = kernel.margin(X)[:, 0]
+    ordinary = np.flatnonzero(np.abs(margin) <= np.median(np.abs(margin)))[:2_000]
+    ours = kernel.explain(X[ordinary])
+    theirs = booster.predict(xgboost.DMatrix(X[ordinary]), pred_contribs=True).astype(np.float64)
+    our_gap = np.abs(ours.base_value[0] + ours.values.sum(1, dtype=np.float64) - margin[ordinary]).max()
+    their_gap = np.abs(theirs.sum(1) - margin[ordinary]).max()
+    assert our_gap <= 2 * their_gap
