@@ -131,7 +131,8 @@ def _matrix(table: Any, names: list[str]) -> Matrix:
     import polars as pl
 
     precision = pl.Float32 if all(table.schema[name] == pl.Float32 for name in names) else pl.Float64
-    places = [table.columns.index(name) for name in names]  # by place: a name like "*" would be a pattern
-    columns = [table.to_series(place).cast(precision).fill_null(float("nan")) for place in places]
-    matrix: Matrix = pl.DataFrame(columns).to_numpy(order="fortran")
+    plain = table.select(pl.nth(table.columns.index(name)).alias(str(i)) for i, name in enumerate(names))
+    # By place and under plain names: a feature may be called "*", which polars takes for a pattern.
+    columns = [pl.col(name).cast(precision).fill_null(float("nan")) for name in plain.columns]
+    matrix: Matrix = plain.select(columns).to_numpy(order="fortran")
     return matrix
