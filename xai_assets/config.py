@@ -91,7 +91,8 @@ class ModelConfig:
     """One artifact. `sha256` pins it: another file at the same path is refused.
 
     `path` may also be an MLflow URI (`models:/name/3`, `runs:/id/path`) or folder. `kind` "auto" tells by content.
-    `trust_pickle` lets a pickle or joblib file be loaded, which runs the code in it; only with its `sha256`.
+    `trust_pickle` lets a pickle, a joblib file or a PyTorch archive be loaded, which runs code in it; only with its
+    `sha256`.
     """
 
     path: str
@@ -485,7 +486,7 @@ def _models(c: MonitorConfig) -> None:
         model: ModelConfig = getattr(c.models, role)
         path = f"{c.name}.models.{role}"
         if model.trust_pickle and model.sha256 is None:
-            expected = "the SHA-256 of the pickle beside trust_pickle: loading it runs its code"
+            expected = "the SHA-256 of the file beside trust_pickle: loading it runs its code"
             raise ConfigError(f"{path}.sha256 is missing", expected=expected, next_step=f"sha256sum {model.path}")
         if model.trust_pickle and not re.fullmatch(r"[0-9a-fA-F]{64}", str(model.sha256)):
             raise _wrong(f"{path}.sha256", "64 hexadecimal digits", model.sha256)

@@ -24,7 +24,7 @@ STAGE_VERSION = {
     "labels": "1",
     "divergence_set": "1",
     "attributions": "3",
-    "explanation_background": "1",
+    "explanation_background": "2",
     "explanation_quality": "2",
     "reference_profile": "1",
     "attribution_histograms": "1",
