@@ -26,7 +26,7 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
     >>> checked(np.zeros((2, 1), np.float32), ["age"]).shape
     (2, 1)
     """
-    matrix = _float32(X, f"float32 [n, {len(names)}]")
+    matrix = float32_matrix(X, f"float32 [n, {len(names)}]")
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         raise ModelError(
@@ -44,7 +44,8 @@ def checked(X: Any, names: Sequence[str]) -> Float32:
     return matrix
 
 
-def _float32(X: Any, expected: str) -> Float32:
+def float32_matrix(X: Any, expected: str) -> Float32:
+    """`X` itself where it is a float32 array; ModelError, which names `expected`, where it is not."""
     if not isinstance(X, np.ndarray) or X.dtype != np.float32:
         raise ModelError(
             "only a float32 matrix can be explained",
@@ -61,7 +62,7 @@ def checked_background(background: Float32 | None, names: Sequence[str], purpose
     purpose: what it is needed for, completing "a background is needed …".
     """
     if background is not None:
-        _float32(background, f"float32 [m, {len(names)}]")
+        float32_matrix(background, f"float32 [m, {len(names)}]")
     if background is None or background.size == 0:
         raise ModelError(
             f"a background is needed {purpose}",
@@ -72,13 +73,16 @@ def checked_background(background: Float32 | None, names: Sequence[str], purpose
     return checked(background, names)
 
 
-def background_digest(background: Float32) -> str:
-    """16 hex digits that identify a background's values, their order included; ModelError for all but float32 arrays.
+def background_digest(background: Float32 | Float64) -> str:
+    """16 hex digits that identify a background's values, their order included; ModelError for all but float arrays.
+
+    The kernel alone takes float64 backgrounds too; explainers refuse them in `checked_background`.
 
     >>> background_digest(np.zeros((2, 1), np.float32)) == background_digest(np.zeros((1, 2), np.float32))
     False
     """
-    _float32(background, "float32 [m, d]")
+    if not isinstance(background, np.ndarray) or background.dtype != np.float64:
+        float32_matrix(background, "float32 [m, d]")
     digest = hashlib.sha256(str(background.shape).encode())
     digest.update(np.ascontiguousarray(background).tobytes())
     return digest.hexdigest()[:16]

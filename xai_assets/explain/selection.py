@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xai_assets.errors import ModelError, nearest
 from xai_assets.explain import gradients, library, linear, local_surrogate, sampled, tree
 from xai_assets.explain.cache import BuildOnce
-from xai_assets.explain.matrix import background_digest
+from xai_assets.explain.matrix import background_digest, float32_matrix
 from xai_assets.explain.protocol import ExplainableModel, Explainer
 from xai_assets.records import Float32
 
@@ -86,7 +86,7 @@ def explainer_for(
     """
     chosen = METHODS[choose_method(model, method)]
     rows = background if chosen.needs_background else None
-    digest = None if rows is None else background_digest(rows)
+    digest = None if rows is None else background_digest(float32_matrix(rows, "float32 [m, d]"))
     artifact = (model.kind, model.sha256, model.feature_names, tree.categories(model))
     key = (*artifact, chosen.name, digest, seed if chosen.draws else None)
     return _KEPT.get(key, lambda: _build(model, chosen, rows, seed))
