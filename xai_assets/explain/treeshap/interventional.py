@@ -11,8 +11,6 @@ background: Nadel and Wettenstein, "From Decision Trees to Boolean Logic", 2025.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from xai_assets.explain.matrix import background_digest
 from xai_assets.explain.treeshap.ensemble import Float64, Int64, TreeEnsemble, float32_ceiling
 from xai_assets.explain.treeshap.inputs import matrix_of
 from xai_assets.explain.treeshap.margin import predict_margin
+from xai_assets.explain.treeshap.threads import over_threads
 
 if TYPE_CHECKING:  # that module imports numba
     from xai_assets.explain.treeshap.interventional_kernels import Paths, Plan, Trees, Weights
@@ -47,7 +46,7 @@ class InterventionalShap:
     table_bytes
         What the precomputed tables may take.
     threads
-        At most so many; the values do not depend on it. None: as many as numba uses.
+        At most so many; the values do not depend on it. None: all processors this process may use.
 
     Raises
     ------
@@ -73,7 +72,7 @@ class InterventionalShap:
                 next_step="give a hundred or more rows of the reference days",
             )
         self.background_hash = background_digest(rows)
-        self.base_value: Float64 = predict_margin(ensemble, rows).mean(axis=0)
+        self.base_value: Float64 = predict_margin(ensemble, rows, threads=threads).mean(axis=0)
         self._background, self._weights = rows, _weights()
         self._paths, self._deepest = _trace(ensemble)
         tabled, self._walked = _divide(ensemble, self._paths, table_bytes)
@@ -107,11 +106,10 @@ class InterventionalShap:
         rows = matrix_of(self.ensemble, X)
         values = np.empty((len(rows), self.ensemble.n_features, self.ensemble.n_outputs), np.float32)
 
-        def task(first: int) -> None:
-            last = min(first + ROWS_PER_TASK, len(rows))
+        def task(first: int, last: int) -> None:
             values[first:last] = self._values(rows[first:last]).transpose(0, 2, 1)
 
-        self._run(task, range(0, len(rows), ROWS_PER_TASK))
+        over_threads(task, len(rows), ROWS_PER_TASK, self.threads)
         return values, self.base_value
 
     def _values(self, rows: Matrix) -> Float64:
@@ -136,24 +134,10 @@ class InterventionalShap:
 
         trees, count = _trees(self.ensemble, self._background), len(self._plan.outputs)
 
-        def task(first: int) -> None:
-            last = min(first + TREES_PER_TASK, count)
+        def task(first: int, last: int) -> None:
             kernels.build_tables(first, last, self._plan, trees, self._background, self._deepest, self._weights)
 
-        self._run(task, range(0, count, TREES_PER_TASK))
-
-    def _run(self, task: Callable[[int], None], starts: Iterable[int]) -> None:
-        """Tasks write to places of their own, so their order and number do not matter."""
-        import numba
-
-        starts = list(starts)
-        threads = min(self.threads or numba.get_num_threads(), len(starts))
-        if threads <= 1:
-            for start in starts:
-                task(start)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(task, starts))
+        over_threads(task, count, TREES_PER_TASK, self.threads)
 
 
 def _trees(ensemble: TreeEnsemble, rows: Matrix) -> "Trees":

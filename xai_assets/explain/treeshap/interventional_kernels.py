@@ -1,8 +1,8 @@
 """Compiled loops of interventional SHAP: which way rows go, tables per unit of a tree, the walk without tables.
 
-Belongs here: every loop over rows, nodes or patterns, in one file, because compiled code is made anew when its own
-file changes and not when another does. Does not belong here: what the values mean and the choice between tables
-and walk (see `interventional`; the mathematics is in docs/treeshap.md). Importing this module imports numba.
+Belongs here: every loop over rows, nodes or patterns. Does not belong here: what the values mean and the choice between
+tables and walk (see `interventional`; the mathematics is in docs/treeshap.md), the split rule (see `walk`). Importing
+this module imports numba.
 """
 
 # Intrinsics take one argument more than their calls show.
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xai_assets.explain.treeshap.compiled import compiled
-from xai_assets.explain.treeshap.ensemble import ZERO
 from xai_assets.explain.treeshap.simd import LANES, add, at_least, load, mul, select, splat, store, sub
+from xai_assets.explain.treeshap.walk import goes_left
 
 MAX_BITS = 11
 """Of a unit's index. A table holds 2^bits numbers per feature, and making it takes 3^(features of a leaf) steps."""
@@ -100,21 +100,6 @@ COLUMNS = 10
 
 
 # ---------------------------------------------------------------- which way
-
-
-@compiled()
-def goes_left(x: Any, node: Any, trees: Any) -> Any:
-    """The one rule by which a value passes a node; see `TreeEnsemble`."""
-    if np.isnan(x) or (trees.zero_is_missing[node] and abs(x) <= ZERO):
-        return trees.missing_left[node]
-    chosen = trees.category_set[node]
-    if chosen < 0:
-        return x < trees.threshold[node]
-    first = trees.category_starts[chosen]
-    if x > -1 and x < 32 * (trees.category_starts[chosen + 1] - first):
-        code = int(x)
-        return (trees.category_words[first + (code >> 5)] >> np.uint32(code & 31)) & np.uint32(1) == 1
-    return trees.category_other_left[chosen]
 
 
 @compiled()

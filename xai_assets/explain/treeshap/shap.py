@@ -4,10 +4,7 @@ Belongs here: the interface, the choice of block size, threads. Does not belong 
 `kernel`, `interventional_kernels`), formats (see `inputs`, `readers`).
 """
 
-import itertools
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ from xai_assets.errors import ModelError
 from xai_assets.explain.treeshap.ensemble import MAX_TREES, Float64, TreeEnsemble
 from xai_assets.explain.treeshap.inputs import BATCH_ROWS, batches, row_count
 from xai_assets.explain.treeshap.margin import predict_margin
+from xai_assets.explain.treeshap.threads import over_threads, processors
 
 if TYPE_CHECKING:  # these modules import numba
     from xai_assets.explain.treeshap.program import Program
@@ -76,7 +74,7 @@ class TreeShap:
         if threads is not None and threads < 1:
             raise ModelError("at least one thread is needed", expected="threads ≥ 1", found=str(threads))
         self.ensemble = ensemble
-        self.threads: int = threads or _processors()
+        self.threads: int = threads or processors()
         self._interventional = None
         if background is not None:
             from xai_assets.explain.treeshap.interventional import InterventionalShap
@@ -159,14 +157,8 @@ class TreeShap:
                 program.category_starts, program.category_words, program.category_other_left,
             )  # fmt: skip
 
-        task = -(-len(rows) // (4 * self.threads * block)) * block  # four tasks per thread even out their ends
-        borders = [*range(0, len(rows), max(task, block)), len(rows)]
-        if self.threads == 1 or len(borders) <= 2:
-            run(0, len(rows))
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            for done in [pool.submit(run, a, b) for a, b in itertools.pairwise(borders)]:
-                done.result()
+        piece = -(-len(rows) // (4 * self.threads * block)) * block  # four pieces per thread even out their ends
+        over_threads(run, len(rows), max(piece, block), self.threads)
 
     def _block(self, rows: int, program: "Program") -> int:
         """Rows that are worked on at a time: as many as keep their planes in the processor's cache."""
@@ -192,9 +184,3 @@ class TreeShap:
         from xai_assets.explain.treeshap.program import build
 
         return build(self._ranks.ensemble, self._ranks.zero_low, self._ranks.zero_high)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
