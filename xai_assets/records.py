@@ -23,7 +23,13 @@ DIFFERENCE = "difference"
 """δ = φ_experimental − φ_production: why the two models disagree."""
 INPUT = "input"
 """The feature values themselves, kept in the same histograms as the attributions."""
-ROLES = (*MODEL_ROLES, DIFFERENCE, INPUT)
+OUTPUT = "output"
+"""The outputs of both models and their difference, kept in the same histograms too (`OUTPUT_FEATURES`)."""
+ROLES = (*MODEL_ROLES, DIFFERENCE, INPUT, OUTPUT)
+VALUE_ROLES = (INPUT, OUTPUT)
+"""Roles whose histograms hold values and not attributions: there is no share of importance in them."""
+OUTPUT_FEATURES = (f"{PRODUCTION}_output", f"{EXPERIMENTAL}_output", "output_difference")
+"""The features of role output; the last one is experimental minus production output."""
 
 POPULATIONS = ("all", "divergent")
 WHOLE = "*"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.config import DriftConfig
-from xai_assets.records import INPUT, SEVERITIES, WHOLE, Float64
+from xai_assets.records import INPUT, OUTPUT, SEVERITIES, WHOLE, Float64
 
 Columns = Mapping[str, Any]
 """Rows as columns: name → sequence or array, all of one length."""
@@ -34,7 +34,7 @@ def grade(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
 
     A row is `insufficient` where the window or the reference has fewer than `drift.min_effective_rows` effective
     requests. Else it is at least noted where the corrected PSI (nats) reaches a floor of `drift.effect_floors`,
-    exceeds what chance reaches (`noise_limit`), and, except for inputs, the feature carries at least
+    exceeds what chance reaches (`noise_limit`), and, except for inputs and outputs, the feature carries at least
     `drift.min_importance_share` of Σ mean |φ|. The row of feature `*` never decides.
 
     Parameters
@@ -54,10 +54,11 @@ def grade(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
         _floats(scores[c]) for c in ("n_effective", "n_effective_reference", "psi_corrected_nats", "importance_share")
     )
     noise = noise_limit(_floats(scores["cells_used"]), n, m)
-    of_inputs, whole = _equal(scores["role"], INPUT), _equal(scores["feature"], WHOLE)
+    of_values = _equal(scores["role"], INPUT) | _equal(scores["role"], OUTPUT)
+    whole = _equal(scores["feature"], WHOLE)
     enough = (n >= drift.min_effective_rows) & (m >= drift.min_effective_rows)
     loud = effect > noise
-    important = of_inputs | (share >= drift.min_importance_share)
+    important = of_values | (share >= drift.min_importance_share)
     level = np.searchsorted(
         (floors.noted, floors.warning, floors.critical), np.nan_to_num(effect, nan=-1), side="right"
     )

@@ -7,7 +7,7 @@ Does not belong here: the quantiles themselves (`stats.edges`), comparing a day 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 
 from xai_assets.errors import LakeError, ProvenanceError
-from xai_assets.flow.histograms import Profile, day_blocks, explained_values
+from xai_assets.flow.histograms import Profile, day_blocks, explained_values, role_features
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance, combine
 from xai_assets.lake.histogram_rows import MOMENTS_BIN, Blocks, blocks_to_frame, frame_to_blocks
 from xai_assets.lake.segments import top_segments, value_counts
 from xai_assets.lake.tables import REFERENCE_PROFILE
-from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, POPULATIONS, ROLES, Edges
+from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, ROLES, Edges
 from xai_assets.stats.edges import EdgeSketch, category_edges
 from xai_assets.stats.histograms import add_blocks
 
@@ -35,8 +35,7 @@ def build_profile(monitor: Monitor, days: Sequence[date], identity: str = "") ->
     Raises LakeError where no reference day holds a single explained request.
     """
     counts: dict[str, Counter[str | None]] = {c: Counter() for c in monitor.config.segment_columns}
-    names = monitor.config.feature_names
-    sketches = {r: EdgeSketch(names) for r in ROLES}
+    sketches = {r: EdgeSketch(role_features(monitor.config, r)) for r in ROLES}
     rows = 0
     for day in days:
         for batch in explained_values(monitor, day):
@@ -53,8 +52,8 @@ def build_profile(monitor: Monitor, days: Sequence[date], identity: str = "") ->
             next_step="check the source files of these days, or choose other reference days",
         )
     segments = top_segments(counts, monitor.config.drift.top_segment_values)
-    edges = {r: sketches[r].edges(CELLS) for r in (*MODEL_ROLES, DIFFERENCE)}
-    edges[INPUT] = _input_edges(monitor, sketches[INPUT].edges(CELLS))
+    edges = {r: sketches[r].edges(CELLS) for r in ROLES}
+    edges[INPUT] = _input_edges(monitor, edges[INPUT])
     blocks = _sum_of_days(monitor, days, segments, edges)
     return Profile(_hash(identity, segments, edges, blocks), segments, edges, blocks)
 
@@ -108,7 +107,7 @@ def write_profile(monitor: Monitor, profile: Profile, provenance: str, days: Seq
         "provenance": provenance,
         "profile_hash": profile.profile_hash,
         "segments": json.dumps(profile.segments),
-        "features": json.dumps(monitor.config.feature_names),
+        "features": json.dumps({r: [e.feature for e in profile.edges[r]] for r in ROLES}),
         "days": json.dumps([str(d) for d in days]),
         "inputs": inputs,
     }
@@ -120,7 +119,7 @@ def load_profile(monitor: Monitor, expected_identity: str | None = None) -> Prof
     """The stored profile.
 
     Raises LakeError where there is none, ProvenanceError (with both hashes) where it was made under another
-    configuration or for other models than `expected_identity`.
+    configuration or for other models than `expected_identity`, or by a version that knew other roles.
     """
     lake, name = monitor.lake, monitor.name
     footer = lake.metadata("reference_profile", name)
@@ -131,14 +130,27 @@ def load_profile(monitor: Monitor, expected_identity: str | None = None) -> Prof
             found=str(footer.get("provenance")),
             next_step=f"materialize {name}/reference_profile again",
         )
+    features = _features_by_role(name, footer)
     frame = lake.read("reference_profile", name)
     segments = tuple(json.loads(footer["segments"]))
-    features = json.loads(footer["features"])
     with_cuts = frame.filter(pl.col("cuts").is_not_null())
     found = {(r, f): c for r, f, c in with_cuts.select("role", "feature", "cuts").iter_rows()}
-    edges = {r: tuple(Edges(f, np.array(found[r, f], dtype=np.float64)) for f in features) for r in ROLES}
+    edges = {r: tuple(Edges(f, np.array(found[r, f], dtype=np.float64)) for f in features[r]) for r in ROLES}
     blocks = frame_to_blocks(frame.drop("cuts"), segments, edges, POPULATIONS)
     return Profile(footer["profile_hash"], segments, edges, blocks)
+
+
+def _features_by_role(monitor: str, footer: Mapping[str, str]) -> dict[str, list[str]]:
+    features = json.loads(footer["features"])
+    known = tuple(features) if isinstance(features, dict) else ()
+    if set(known) != set(ROLES):
+        raise ProvenanceError(
+            f"the reference profile of '{monitor}' was made by another version of the platform",
+            expected=f"histograms of {', '.join(ROLES)}",
+            found=", ".join(known) or "one list of features for all roles",
+            next_step=f"materialize {monitor}/reference_profile again",
+        )
+    return {r: list(features[r]) for r in ROLES}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import polars as pl
 
 from xai_assets.errors import LakeError
 from xai_assets.flow.decisions import Recommender
+from xai_assets.flow.histograms import role_features
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import all_days, window_days
 from xai_assets.flow.reference import load_profile
@@ -23,7 +24,17 @@ from xai_assets.flow.service_levels import judge_days, load_levels
 from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
 from xai_assets.lake.ingest_report import stored_report
 from xai_assets.plots.palette import to_png
-from xai_assets.records import INPUT, MODEL_ROLES, OVERALL, POPULATIONS, SEVERITIES, Float64
+from xai_assets.records import (
+    INPUT,
+    MODEL_ROLES,
+    OUTPUT,
+    OVERALL,
+    POPULATIONS,
+    SEVERITIES,
+    VALUE_ROLES,
+    FeatureSpec,
+    Float64,
+)
 from xai_assets.stats.divergence import DivergenceSummary, summarize
 from xai_assets.stats.explanation_quality import MEASURES
 
@@ -220,7 +231,8 @@ def _divergence(facts: _Facts) -> str:
 
 
 def _heatmaps(facts: _Facts) -> list[str]:
-    titles = {INPUT: "Drift of the inputs", **{r: f"Drift of the {r} model's attributions" for r in MODEL_ROLES}}
+    titles = {INPUT: "Drift of the inputs", OUTPUT: "Drift of the outputs"}
+    titles |= {r: f"Drift of the {r} model's attributions" for r in MODEL_ROLES}
     return [_section(title, _heatmap(facts, role)) for role, title in titles.items()]
 
 
@@ -239,7 +251,7 @@ def _heatmap(facts: _Facts, role: str) -> str:
         .sort(["psi_corrected_nats", "feature"], descending=[True, False])
     )
     features = ranked["feature"].head(MOST_FEATURES).to_list()
-    features = [f for f in facts.monitor.config.feature_names if f in features]
+    features = [f for f in role_features(facts.monitor.config, role) if f in features]
     days = list(all_days(largest["date"].min(), facts.day))  # type: ignore[arg-type]
     floors = facts.monitor.config.drift.effect_floors
     figure = drift_heatmap(
@@ -294,25 +306,29 @@ def _histogram(facts: _Facts, role: str, feature: str, segment: str, window: int
     from xai_assets.plots.histogram import attribution_histogram
 
     profile, config = facts.profile, facts.monitor.config
-    if segment not in profile.segments or feature not in config.feature_names:
+    features = [e.feature for e in profile.edges[role]]
+    if segment not in profile.segments or feature not in features:
         return ""
-    at = profile.segments.index(segment), config.feature_names.index(feature)
+    at = profile.segments.index(segment), features.index(feature)
     days = window_days(facts.day, window, config.first_date)
     edges = profile.edges[role][at[1]]
     current = _blocks(facts.monitor, profile, days)[role, "all"]
-    spec = facts.monitor.features[at[1]]
-    levels = {"categorical": spec.categories, "boolean": ("false", "true")}.get(spec.kind, ())
+    levels = _levels(facts.monitor.features[at[1]]) if role == INPUT else ()
     where = "" if segment == OVERALL else f" for {segment}"
-    what = f"values of {feature}" if role == INPUT else f"{feature} in the {role} model"
+    what = f"values of {feature}" if role in VALUE_ROLES else f"{feature} in the {role} model"
     figure = attribution_histogram(
         edges,
         profile.blocks[role, "all"].weight[at][: edges.cells],
         current.weight[at][: edges.cells],
         title=f"{what}{where}: {_span(days)} against the reference",
-        unit="feature units" if role == INPUT else "attribution, margin units",
-        levels=levels if role == INPUT and len(levels) == edges.inner_cells else (),
+        unit={INPUT: "feature units", OUTPUT: "output units"}.get(role, "attribution, margin units"),
+        levels=levels if len(levels) == edges.inner_cells else (),
     )
     return _image(figure, f"histogram of {feature}, {role}, {segment}")
+
+
+def _levels(spec: FeatureSpec) -> tuple[str, ...]:
+    return {"categorical": spec.categories, "boolean": ("false", "true")}.get(spec.kind, ())
 
 
 def _span(days: Sequence[date]) -> str:

@@ -51,14 +51,12 @@ def _rows(role: str, population: str, block: HistogramBlock) -> pl.DataFrame:
 def frame_to_blocks(
     frame: pl.DataFrame, segments: Sequence[str], edges: Mapping[str, Sequence[Edges]], populations: Sequence[str]
 ) -> Blocks:
-    """Dense blocks of every role in `edges` and every population; what has no row is zero."""
-    features = [e.feature for e in next(iter(edges.values()))]
-    coded = frame.with_columns(
-        pl.col("segment").replace_strict({n: i for i, n in enumerate(segments)}, default=None, return_dtype=pl.Int64),
-        pl.col("feature").replace_strict({n: i for i, n in enumerate(features)}, default=None, return_dtype=pl.Int64),
-    ).drop_nulls(["segment", "feature"])
-    parts = coded.partition_by("role", "population", as_dict=True)
-    none = coded.clear()
+    """Dense blocks of every role in `edges` and every population; what has no row is zero.
+
+    Each role has the features of its own edges, in their order. Rows of other segments or features are left out.
+    """
+    parts = frame.partition_by("role", "population", as_dict=True)
+    none = frame.clear()
     return {
         (role, population): _block(parts.get((role, population), none), segments, edges[role])
         for role in edges
@@ -68,8 +66,11 @@ def frame_to_blocks(
 
 def _block(rows: pl.DataFrame, segments: Sequence[str], edges: Sequence[Edges]) -> HistogramBlock:
     shape = (len(segments), len(edges), max(e.cells for e in edges))
-    cells = rows.filter(pl.col("bin") >= 0)
-    moments = rows.filter(pl.col("bin") == MOMENTS_BIN)
+    coded = rows.with_columns(
+        _positions("segment", segments), _positions("feature", [e.feature for e in edges])
+    ).drop_nulls(["segment", "feature"])
+    cells = coded.filter(pl.col("bin") >= 0)
+    moments = coded.filter(pl.col("bin") == MOMENTS_BIN)
     at = tuple(cells[c].to_numpy().astype(np.int64) for c in ("segment", "feature", "bin"))
     at_moments = tuple(moments[c].to_numpy().astype(np.int64) for c in ("segment", "feature"))
 
@@ -88,3 +89,9 @@ def _block(rows: pl.DataFrame, segments: Sequence[str], edges: Sequence[Edges]) 
         abs_sum=dense(moments, at_moments, "abs_sum"),
         squared_sum=dense(moments, at_moments, "squared_sum"),
     )
+
+
+def _positions(column: str, names: Sequence[str]) -> pl.Expr:
+    """The column's values as positions in `names`; null where one is not among them."""
+    positions = {name: i for i, name in enumerate(names)}
+    return pl.col(column).replace_strict(positions, default=None, return_dtype=pl.Int64)

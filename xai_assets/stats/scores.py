@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.errors import StatisticsError
-from xai_assets.records import INPUT, OVERALL, WHOLE, Edges, Float64, HistogramBlock
+from xai_assets.records import OVERALL, VALUE_ROLES, WHOLE, Edges, Float64, HistogramBlock
 from xai_assets.stats import drift
 from xai_assets.stats.histograms import align_segments
 
@@ -54,8 +54,8 @@ def score_blocks(
     edges
         Borders of the features, in the blocks' order.
     role, population, window_days
-        Written into the rows. In role `input` importance is the mean value of the feature, and there is no share
-        of importance and no `ndcg`.
+        Written into the rows. In roles `input` and `output` importance is the mean value of the feature, and there
+        is no share of importance and no `ndcg`.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _side(block: HistogramBlock, edges: Sequence[Edges], role: str) -> _Side:
     total = weight.sum(axis=2)
     null, outside = _cell_masks(edges, weight.shape[2])
     null_weight = np.where(null, weight, 0.0).sum(axis=2)
-    if role == INPUT:
+    if role in VALUE_ROLES:
         importance = _ratio(block.phi_sum.sum(axis=2), total - null_weight)
     else:
         importance = _ratio(block.abs_sum, total)
@@ -150,7 +150,7 @@ def _distances(q: _Side, p: _Side) -> dict[str, Float64]:
 
 
 def _importances(q: _Side, p: _Side, role: str) -> dict[str, Float64]:
-    if role == INPUT:
+    if role in VALUE_ROLES:
         ratio, share = _ratio(p.importance, q.importance), np.full_like(p.importance, np.nan)
     else:
         ratio = drift.importance_ratio(np.nan_to_num(q.importance), np.nan_to_num(p.importance))
@@ -176,7 +176,7 @@ def _stuck(q: _Side, p: _Side) -> _Mask:
 
 def _rankings(q: _Side, p: _Side, role: str) -> Float64:
     """`ndcg` per segment [S]."""
-    if role == INPUT or q.importance.shape[1] == 0:
+    if role in VALUE_ROLES or q.importance.shape[1] == 0:
         return np.full(len(q.importance), np.nan)
     value = drift.ndcg(np.nan_to_num(q.importance), np.nan_to_num(p.importance))
     return np.where((q.n[:, 0] > 0) & (p.n[:, 0] > 0), value, np.nan)
