@@ -140,6 +140,64 @@ def load_profile(monitor: Monitor, expected_identity: str | None = None) -> Prof
     return Profile(footer["profile_hash"], segments, edges, blocks)
 
 
+def check_same_reference(expected_hash: str, found_hash: str | None, *, what: str, next_step: str) -> None:
+    """Refuse histograms over the cells of another reference: cell 7 of the one is not cell 7 of the other.
+
+    Parameters
+    ----------
+    expected_hash, found_hash
+        `profile_hash` of the reference in use, and of what was read (None where it carries none).
+    what
+        What was read, for the message, and what to do (`next_step`).
+
+    Raises
+    ------
+    ProvenanceError
+        With both hashes, where they differ.
+    """
+    if found_hash != expected_hash:
+        raise ProvenanceError(
+            f"{what} is over the cells of another reference profile",
+            expected=expected_hash,
+            found=found_hash or "no hash",
+            next_step=next_step,
+        )
+
+
+def check_day(monitor: Monitor, day: date, profile: Profile) -> None:
+    """Refuse a day whose stored `attribution_histograms` are over other cells than the profile's.
+
+    A day without stored histograms passes. Raises ProvenanceError with both hashes.
+    """
+    if monitor.lake.exists("attribution_histograms", monitor.name, day):
+        check_same_reference(
+            profile.profile_hash,
+            _hash_of_day(monitor, day),
+            what=f"attribution_histograms of '{monitor.name}' on {day}",
+            next_step=f"materialize {monitor.name}/attribution_histograms of {day} again",
+        )
+
+
+def comparable_days(monitor: Monitor, days: Sequence[date], profile: Profile) -> list[date]:
+    """Those of the days whose stored histograms are over the profile's cells; a window is made of these."""
+    stored = [d for d in days if monitor.lake.exists("attribution_histograms", monitor.name, d)]
+    return [d for d in stored if _hash_of_day(monitor, d) == profile.profile_hash]
+
+
+def load_day_blocks(monitor: Monitor, day: date, profile: Profile) -> Blocks:
+    """The stored histograms of one day.
+
+    Raises LakeError where there are none, ProvenanceError (with both hashes) where they are over other cells.
+    """
+    check_day(monitor, day, profile)
+    frame = monitor.lake.read("attribution_histograms", monitor.name, day)
+    return frame_to_blocks(frame, profile.segments, profile.edges, POPULATIONS)
+
+
+def _hash_of_day(monitor: Monitor, day: date) -> str | None:
+    return monitor.lake.metadata("attribution_histograms", monitor.name, day).get("profile_hash")
+
+
 def _features_by_role(monitor: str, footer: Mapping[str, str]) -> dict[str, list[str]]:
     features = json.loads(footer["features"])
     known = tuple(features) if isinstance(features, dict) else ()

@@ -19,7 +19,7 @@ from xai_assets.flow.decisions import Recommender
 from xai_assets.flow.histograms import role_features
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import all_days, window_days
-from xai_assets.flow.reference import load_profile
+from xai_assets.flow.reference import check_day, comparable_days, load_profile
 from xai_assets.flow.service_levels import judge_days, load_levels
 from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
 from xai_assets.lake.ingest_report import stored_report
@@ -95,6 +95,8 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     ------
     LakeError
         The day, or any day, was not judged yet.
+    ProvenanceError
+        The day's histograms are over the cells of another reference than the stored one.
     """
     facts = _read(monitor, day)
     headlines = _headlines(facts)
@@ -126,6 +128,7 @@ def _read(monitor: Monitor, day: date | None) -> _Facts:
     )
     rates, reference_rate = Recommender(monitor).divergence_rates(day)
     profile = load_profile(monitor)
+    check_day(monitor, day, profile)
     return _Facts(
         monitor=monitor,
         day=day,
@@ -141,9 +144,10 @@ def _read(monitor: Monitor, day: date | None) -> _Facts:
 
 
 def _blocks(monitor: Monitor, profile: "Profile", days: Sequence[date]) -> Blocks:
-    """Histograms summed over the stored days."""
+    """Histograms summed over the stored days; those over the cells of another reference are left out."""
+    comparable = comparable_days(monitor, days, profile)
     keys = ["role", "population", "segment", "feature", "bin"]
-    rows = monitor.lake.read_days("attribution_histograms", monitor.name, days).drop("date")
+    rows = monitor.lake.read_days("attribution_histograms", monitor.name, comparable).drop("date")
     summed = rows.group_by(keys).agg(pl.all().sum())
     return frame_to_blocks(summed, profile.segments, profile.edges, POPULATIONS)
 

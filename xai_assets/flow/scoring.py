@@ -15,8 +15,8 @@ from xai_assets.decide.severity import grade
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import window_days
-from xai_assets.flow.reference import load_profile
-from xai_assets.lake.histogram_rows import Blocks, frame_to_blocks
+from xai_assets.flow.reference import check_day, comparable_days, load_day_blocks, load_profile
+from xai_assets.lake.histogram_rows import Blocks
 from xai_assets.lake.tables import DRIFT_SCORES
 from xai_assets.records import POPULATIONS, ROLES
 from xai_assets.stats.histograms import add_blocks
@@ -47,7 +47,12 @@ class Scorer:
         return scores
 
     def scores(self, day: date) -> pl.DataFrame:
-        """Rows of `drift_scores` for every role, population and window that ends on `day`. Stores nothing."""
+        """Rows of `drift_scores` for every role, population and window that ends on `day`. Stores nothing.
+
+        Raises ProvenanceError, with both hashes, where the day's own histograms are over other cells than the
+        profile's; older days of that kind are left out of the windows.
+        """
+        check_day(self.monitor, day, self.profile)
         parts: list[Columns] = []
         oldest = day - timedelta(days=max(self.monitor.config.drift.windows_days))
         self._blocks = {d: b for d, b in self._blocks.items() if oldest < d <= day}
@@ -91,14 +96,9 @@ class Scorer:
         return self._blocks[day]
 
     def _load(self, day: date) -> Blocks | None:
-        lake, name = self.monitor.lake, self.monitor.name
-        if not lake.exists("attribution_histograms", name, day):
-            return None
-        found = lake.metadata("attribution_histograms", name, day).get("profile_hash")
-        if found != self.profile.profile_hash:
+        if not comparable_days(self.monitor, [day], self.profile):
             return None  # over the cells of another reference: not comparable, and its rows may be gone by now
-        frame = lake.read("attribution_histograms", name, day)
-        return frame_to_blocks(frame, self.profile.segments, self.profile.edges, POPULATIONS)
+        return load_day_blocks(self.monitor, day, self.profile)
 
 
 def _frame(columns: Columns) -> pl.DataFrame:
