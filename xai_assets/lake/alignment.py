@@ -6,7 +6,10 @@ of by a join on a million request ids. Does not belong here: what is done with t
 
 from collections.abc import Iterator, Sequence
 from datetime import date
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from xai_assets.errors import ProvenanceError
@@ -63,3 +66,35 @@ def explained_batches(
             found=str(int(indices[-1])),
             next_step="materialize the day again from divergence_set on",
         )
+
+
+def rows_at(
+    lake: Lake,
+    table: str,
+    monitor: str,
+    day: date,
+    columns: Sequence[str],
+    positions: npt.NDArray[np.integer[Any]],
+    batch_rows: int = 65_536,
+) -> pl.DataFrame:
+    """The rows of a partition at rising 0-based `positions`, in that order. Memory is theirs and that of one batch.
+
+    Raises ProvenanceError where a position is past the end.
+    """
+    offset, done = 0, 0
+    parts: list[pl.DataFrame] = []
+    for rows in lake.batches(table, monitor, day, columns=list(columns), batch_rows=batch_rows):
+        end = int(np.searchsorted(positions, offset + rows.height))
+        if end > done or not parts:
+            parts.append(rows[positions[done:end].astype(np.int64) - offset])
+        offset, done = offset + rows.height, end
+    if done < len(positions):
+        raise ProvenanceError(
+            f"a position of {day} is past the end of {table}",
+            expected=f"positions below {offset}",
+            found=str(int(positions[-1])),
+            next_step="materialize the day again from divergence_set on",
+        )
+    if not parts:
+        return pl.DataFrame(schema={c: t for c, t in lake.schema(table, monitor, day).items() if c in columns})
+    return pl.concat(parts)

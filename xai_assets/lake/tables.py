@@ -143,6 +143,25 @@ REFERENCE_PROFILE = _table(
     *_HISTOGRAM_COLUMNS,
     ("cuts", pl.List(pl.Float64()), "moments row of population all, segment overall only: the cells' borders"),
 )
+FEATURE_STATISTICS = _table(
+    "feature_statistics",
+    "What each feature looked like on the day, read off its histogram: all explained requests, weighted by 1/π.",
+    ("role", pl.String(), "production, experimental, difference, input, or output (see attribution_histograms)"),
+    ("segment", pl.String(), "overall, or context=value; one without requests on the day has no rows"),
+    ("feature", pl.String(), "feature"),
+    ("row_count", pl.Int64(), "explained requests"),
+    ("n_effective", pl.Float64(), "(Σw)²/Σw²"),
+    ("mean", pl.Float64(), "mean of the values that are there, their units; null for a categorical input"),
+    ("std", pl.Float64(), "standard deviation of the same values"),
+    ("mean_absolute", pl.Float64(), "mean |value|: of an attribution its importance, margin units"),
+    *(
+        (f"percentile_{p:02d}", pl.Float64(), f"{p} % lie at or below it; no further out than the reference's range")
+        for p in (1, 5, 25, 50, 75, 95, 99)
+    ),
+    ("missing_share", pl.Float64(), "share of null, 0–1; of an attribution: requests without an explanation"),
+    ("outside_share", pl.Float64(), "share below or above the reference's range, 0–1; null for a categorical input"),
+    ("unseen_share", pl.Float64(), "share of levels that the model does not know, 0–1; categorical inputs only"),
+)
 DRIFT_SCORES = _table(
     "drift_scores",
     "How far each feature's histogram moved from the reference, per role, population, segment and window.",
@@ -175,6 +194,53 @@ DRIFT_SCORES = _table(
     ("ndcg", pl.Float64(), "ranking agreement of mean |φ| with the reference, 0–1; on the row of feature * only"),
     ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
     ("rule", pl.String(), "which rule decided, in words"),
+)
+DIVERGENCE_SLICES = _table(
+    "divergence_slices",
+    "Rules that say where the two models differ most in the days up to this one, judged on held-out requests.",
+    ("window_days", pl.Int16(), "days in the window, ending on this day"),
+    ("rule", pl.String(), "where: conditions on features and context, in words"),
+    ("conditions_json", pl.String(), "the same as a JSON list: column, at_least, below, in, not_in, missing"),
+    ("support_share", pl.Float64(), "share of the requests for which the rule holds, 0–1"),
+    ("mean_abs_delta", pl.Float64(), "mean |Δ| where the rule holds, output units"),
+    ("mean_abs_delta_rest", pl.Float64(), "mean |Δ| of all other requests, output units"),
+    ("lift", pl.Float64(), "mean_abs_delta / mean_abs_delta_rest"),
+    ("flip_share", pl.Float64(), "share of decision flips where the rule holds, 0–1"),
+    ("flip_share_rest", pl.Float64(), "share of decision flips among all other requests, 0–1"),
+    ("mean_abs_delta_fit", pl.Float64(), "mean_abs_delta in the requests in which the rule was found, output units"),
+    ("lift_fit", pl.Float64(), "lift in the requests in which the rule was found"),
+    ("p_value", pl.Float64(), "one-sided Welch test of the held-out requests against all others, 0–1"),
+    ("row_count", pl.Int64(), "held-out requests for which the rule holds: those behind every figure but *_fit"),
+    ("row_count_fit", pl.Int64(), "requests for which the rule holds among those in which it was found"),
+    ("confirmed", pl.Boolean(), "the held-out requests bear the rule out: lift and p-value pass"),
+)
+DRIFT_SLICES = _table(
+    "drift_slices",
+    "Rules that say where the drift of an attribution concentrates, for the features that drift on this day.",
+    ("role", pl.String(), "production, or experimental"),
+    ("feature", pl.String(), "feature whose attribution drifts"),
+    ("window_days", pl.Int16(), "days in the window, ending on this day"),
+    ("rule", pl.String(), "where: conditions on features and context, in words"),
+    ("conditions_json", pl.String(), "the same as a JSON list: column, at_least, below, in, not_in, missing"),
+    ("support_share", pl.Float64(), "share of the window's requests for which the rule holds, 0–1"),
+    ("support_share_reference", pl.Float64(), "the same share in the reference, 0–1"),
+    ("psi_corrected_nats", pl.Float64(), "corrected PSI where the rule holds, nats"),
+    ("psi_rest_nats", pl.Float64(), "corrected PSI of all other requests, nats"),
+    ("psi_corrected_fit_nats", pl.Float64(), "psi_corrected_nats in the requests in which the rule was found, nats"),
+    ("p_value", pl.Float64(), "one-sided Welch test that the rule's requests moved more than the others, 0–1"),
+    ("row_count", pl.Int64(), "held-out requests of the window for which the rule holds"),
+    ("row_count_fit", pl.Int64(), "requests of the window for which it holds among those in which it was found"),
+    ("row_count_reference", pl.Int64(), "held-out requests of the reference for which the rule holds"),
+    ("confirmed_on", pl.String(), "what was held out of the window: days, or rows where it has one day"),
+    ("confirmed", pl.Boolean(), "the held-out requests bear the rule out: PSI inside, outside and p-value pass"),
+)
+SLICE_REFERENCE = _table(
+    "slice_reference",
+    "A sample of the reference's explained requests, for drift within slices. Not partitioned by day.",
+    ("request_id", pl.String(), "identifier"),
+    ("requested_on", pl.Date(), "day of the replay log it was drawn from"),
+    ("inclusion_probability", pl.Float64(), "probability with which the request was chosen to be explained (π)"),
+    more="features and context as in the replay log, then `<role>_phi_<feature>`, Float32, margin units",
 )
 RESIDUAL_HISTOGRAMS = _table(
     "residual_histograms",
@@ -274,7 +340,11 @@ TABLES: dict[str, Table] = {
         EXPLANATION_QUALITY,
         REFERENCE_PROFILE,
         ATTRIBUTION_HISTOGRAMS,
+        FEATURE_STATISTICS,
         DRIFT_SCORES,
+        DIVERGENCE_SLICES,
+        DRIFT_SLICES,
+        SLICE_REFERENCE,
         RESIDUAL_HISTOGRAMS,
         LABEL_SCORES,
         DRIFT_ALERTS,
@@ -282,6 +352,6 @@ TABLES: dict[str, Table] = {
         MODEL_VERSIONS,
     )
 }
-UNPARTITIONED = frozenset(("explanation_background", "reference_profile", "model_versions"))
+UNPARTITIONED = frozenset(("explanation_background", "reference_profile", "slice_reference", "model_versions"))
 PHI = "phi_"
 """Prefix of attribution columns."""
