@@ -24,11 +24,6 @@ ZERO = float(np.float32(1e-35))
 """|x| up to this counts as zero where zero is missing; a float32 constant in LightGBM, slightly above 1e-35."""
 FLOAT32_ROWS_ONLY = "float32 rows only"
 
-_JOINED_AS_THEY_ARE = (
-    "feature", "threshold", "missing_left", "zero_is_missing", "value", "cover", "category_words",
-    "category_other_left", "base_score",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, eq=False)
 class TreeEnsemble:
@@ -154,13 +149,21 @@ class TreeEnsemble:
             tree_output=np.concatenate([e.tree_output + outputs[i] for i, e in each]).astype(np.int32),
             left=np.concatenate([moved(e.left, nodes[i]) for i, e in each]),
             right=np.concatenate([moved(e.right, nodes[i]) for i, e in each]),
+            feature=np.concatenate([e.feature for e in ensembles]),
+            threshold=np.concatenate([e.threshold for e in ensembles]),
+            missing_left=np.concatenate([e.missing_left for e in ensembles]),
+            zero_is_missing=np.concatenate([e.zero_is_missing for e in ensembles]),
             category_set=np.concatenate([moved(e.category_set, sets[i]) for i, e in each]),
             category_starts=np.concatenate([[0], *(e.category_starts[1:] + words[i] for i, e in each)]).astype(
                 np.int64
             ),
+            category_words=np.concatenate([e.category_words for e in ensembles]),
+            category_other_left=np.concatenate([e.category_other_left for e in ensembles]),
+            value=np.concatenate([e.value for e in ensembles]),
+            cover=np.concatenate([e.cover for e in ensembles]),
+            base_score=np.concatenate([e.base_score for e in ensembles]),
             feature_names=names,
             source=" + ".join(e.source for e in ensembles),
-            **{name: np.concatenate([getattr(e, name) for e in ensembles]) for name in _JOINED_AS_THEY_ARE},
         )
 
     def as_float64(self) -> "TreeEnsemble":
