@@ -28,7 +28,11 @@ STAGE_VERSION = {
     "explanation_quality": "2",
     "reference_profile": "2",
     "attribution_histograms": "2",
+    "feature_statistics": "1",
     "drift_scores": "1",
+    "divergence_slices": "1",
+    "drift_slices": "1",
+    "slice_reference": "1",
     "residual_histograms": "1",
     "label_scores": "1",
     "drift_alerts": "1",
@@ -44,13 +48,18 @@ DAILY_TABLES = (
     "experimental_attributions",
     "explanation_quality",
     "attribution_histograms",
+    "feature_statistics",
     "drift_scores",
+    "divergence_slices",
+    "drift_slices",
     "residual_histograms",
     "label_scores",
     "drift_alerts",
     "recommendations",
 )
 
+SLICE_WINDOW_DAYS = 7
+"""Days up to and with a day in which its slices are looked for."""
 
 _FILES_OF: dict[str, Which] = {"replay_log": "source", "labels": "labels"}
 
@@ -123,10 +132,16 @@ class Provenance:
         if table == "attribution_histograms":
             upstream = [self.reference_hash(), *(self.stored(f"{r}_attributions", day) for r in MODEL_ROLES)]
             return self._from_stored(table, ["context", "derived_context"], upstream)
+        if table == "feature_statistics":
+            return self._from_stored(
+                table, [], [self.reference_hash(), self._comparable("attribution_histograms", day)]
+            )
         if table == "drift_scores":
             days = window_days(day, max(config.drift.windows_days), config.first_date)
             upstream = [self.reference_hash(), self._comparable("attribution_histograms", day)]
             return self._from_stored(table, ["drift"], upstream, self._comparable_list("attribution_histograms", days))
+        if table in ("divergence_slices", "drift_slices"):
+            return self._slices(table, day)
         if table == "residual_histograms":
             return self._residuals(day)
         if table == "label_scores":
@@ -261,6 +276,36 @@ class Provenance:
         tables = ("divergence_set", *(f"{r}_attributions" for r in MODEL_ROLES))
         log = None if self.is_refused(day) else self.content("replay_log", day)
         return self._from_stored("explanation_quality", keys, [log, *(self.stored(t, day) for t in tables)])
+
+    def _slices(self, table: str, day: date) -> str | None:
+        """Rows of several days; what was made of rows that are past their retention stays."""
+        tables = ["divergence_set"]
+        sections = ["features", "context", "derived_context", "explanation.seed"]
+        upstream: list[str | None] = [None if self.is_refused(day) else self.content("replay_log", day)]
+        upstream.append(self.stored("divergence_set", day))
+        if table == "drift_slices":
+            tables += [f"{r}_attributions" for r in MODEL_ROLES]
+            sections.append("drift.effect_floors")
+            upstream += [self.slice_reference_identity(), self.stored("drift_scores", day)]
+            upstream += [self.stored(t, day) for t in tables[1:]]
+        else:
+            sections.append("divergence.decision_threshold")
+        stored = self.footer(table, day)
+        used = [date.fromisoformat(d) for d in json.loads(stored.get("days", "[]"))]
+        if any(self.stored(t, d) is None for d in used for t in ("replay_log", *tables)):
+            return stored["provenance"]
+        days = window_days(day, SLICE_WINDOW_DAYS, self.monitor.config.first_date)
+        rows = [self.content("replay_log", d) or "-" for d in days]
+        rows += [p for t in tables for p in self._stored_list(t, days)]
+        return self._from_stored(table, sections, upstream, rows)
+
+    def slice_reference_identity(self) -> str | None:
+        """What the sample of the reference's requests is defined by; None while there is no profile."""
+        reference = self.reference_hash()
+        if reference is None:
+            return None
+        config = self.monitor.config
+        return combine(STAGE_VERSION["slice_reference"], reference, config.fingerprint("explanation.seed"))
 
     def _comparable(self, table: str, day: date) -> str | None:
         """Stored provenance of histograms over the cells of the present reference; None for any others."""

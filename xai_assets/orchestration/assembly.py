@@ -17,6 +17,7 @@ from xai_assets.assets import (
     drift_alerts,
     drift_scores,
     explanation_quality,
+    feature_statistics,
     label_scores,
     labels,
     recommendations,
@@ -32,7 +33,8 @@ def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
     """All assets of a monitor, in the order of the flow. Label assets only where labels are configured."""
     assets = [replay_log.build(config), divergence_set.build(config)]
     assets += [attributions.build(config, role) for role in MODEL_ROLES]
-    assets += [m.build(config) for m in (explanation_quality, reference_profile, attribution_histograms, drift_scores)]
+    drift = (explanation_quality, reference_profile, attribution_histograms, feature_statistics, drift_scores)
+    assets += [m.build(config) for m in drift]
     if config.labels is not None:
         assets.insert(1, labels.build(config))
         if config.label_delay_days is not None:
