@@ -192,8 +192,28 @@ DRIFT_SCORES = _table(
     ("outside_share_reference", pl.Float64(), "the same in the reference, 0–1"),
     ("is_constant", pl.Boolean(), "one single cell holds the window where the reference used several"),
     ("ndcg", pl.Float64(), "ranking agreement of mean |φ| with the reference, 0–1; on the row of feature * only"),
+    ("evidence", pl.Float64(), "−log10 of the chance of such a window when nothing drifts; null where not judged"),
+    ("threshold", pl.Float64(), "evidence from which the alarm budget allows an alarm"),
+    ("dispersion", pl.Float64(), "by how much days of the reference vary beyond chance, at this window's size, ratio"),
+    ("effect", pl.Float64(), "the metric that effect floors are compared with"),
+    ("effect_metric", pl.String(), "which metric that is: a column of this table"),
+    ("reference_hash", pl.String(), "identity of the reference profile that the window was compared with"),
     ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
     ("rule", pl.String(), "which rule decided, in words"),
+)
+DRIFT_CALIBRATION = _table(
+    "drift_calibration",
+    "How much the days of the reference differ when nothing is wrong; the footer holds the alarm threshold. "
+    "Not partitioned by day.",
+    ("role", pl.String(), "production, experimental, difference, input, or output"),
+    ("segment", pl.String(), "overall, or context=value"),
+    ("feature", pl.String(), "feature"),
+    ("window_days", pl.Int16(), "length of the window, days"),
+    ("factor", pl.Float64(), "mean of X²/f over the reference's own windows, at least 1"),
+    ("standard_error", pl.Float64(), "of factor"),
+    ("size", pl.Float64(), "mean size of these comparisons, effective requests (see stats.homogeneity)"),
+    ("freedom_window", pl.Float64(), "degrees of freedom of a window's X²"),
+    ("freedom_reference", pl.Float64(), "degrees of freedom with which factor is known"),
 )
 DIVERGENCE_SLICES = _table(
     "divergence_slices",
@@ -241,6 +261,45 @@ SLICE_REFERENCE = _table(
     ("requested_on", pl.Date(), "day of the replay log it was drawn from"),
     ("inclusion_probability", pl.Float64(), "probability with which the request was chosen to be explained (π)"),
     more="features and context as in the replay log, then `<role>_phi_<feature>`, Float32, margin units",
+)
+EXPLANATION_SHIFT = _table(
+    "explanation_shift",
+    "How well a classifier tells a window's attributions, all features together, from the reference's.",
+    ("role", pl.String(), "production, experimental, or difference"),
+    ("segment", pl.String(), "overall"),
+    ("window_days", pl.Int16(), "days in the window, ending on this day"),
+    ("day_count", pl.Int16(), "days of the window whose attributions are still stored"),
+    ("row_count", pl.Int64(), "explained requests of the window that were compared: a bounded, seeded sample"),
+    (
+        "row_count_reference",
+        pl.Int64(),
+        "explained requests of the reference that were compared, the window's left out",
+    ),
+    ("auc", pl.Float64(), "cross-fitted AUC, 0–1; 0.5 where nothing differs"),
+    ("p_value", pl.Float64(), "permutation p-value, one-sided, 0–1; takes requests as independent of one another"),
+    (
+        "auc_reference_quantile",
+        pl.Float64(),
+        "AUC that windows of the reference exceed as often as the alarm budget says",
+    ),
+    ("features", pl.List(pl.String()), "features, the largest absolute coefficient first"),
+    ("coefficients", pl.List(pl.Float64()), "theirs, log-odds per standard deviation of φ"),
+    ("verdict", pl.String(), "shifted, stable, or insufficient"),
+    ("rule", pl.String(), "why, in words"),
+)
+EXPLANATION_SHIFT_SAMPLE = _table(
+    "explanation_shift_sample",
+    "A day's explained requests with the smallest seeded keys, by rising key.",
+    ("request_id", pl.String(), "identifier"),
+    ("weight", pl.Float64(), "1/π of the divergence set"),
+    more="`phi_<role>_<feature>` per model role and feature, Float32, margin units",
+)
+EXPLANATION_SHIFT_REFERENCE = _table(
+    "explanation_shift_reference",
+    "A seeded sample of the reference days' attributions, which outlives them. Not partitioned by day.",
+    ("requested_on", pl.Date(), "day of the request"),
+    ("weight", pl.Float64(), "requests that the row stands for"),
+    more="`phi_<role>_<feature>` per model role and feature, Float32, margin units",
 )
 RESIDUAL_HISTOGRAMS = _table(
     "residual_histograms",
@@ -341,7 +400,11 @@ TABLES: dict[str, Table] = {
         REFERENCE_PROFILE,
         ATTRIBUTION_HISTOGRAMS,
         FEATURE_STATISTICS,
+        DRIFT_CALIBRATION,
         DRIFT_SCORES,
+        EXPLANATION_SHIFT,
+        EXPLANATION_SHIFT_SAMPLE,
+        EXPLANATION_SHIFT_REFERENCE,
         DIVERGENCE_SLICES,
         DRIFT_SLICES,
         SLICE_REFERENCE,
@@ -352,6 +415,15 @@ TABLES: dict[str, Table] = {
         MODEL_VERSIONS,
     )
 }
-UNPARTITIONED = frozenset(("explanation_background", "reference_profile", "slice_reference", "model_versions"))
+UNPARTITIONED = frozenset(
+    (
+        "explanation_background",
+        "explanation_shift_reference",
+        "reference_profile",
+        "drift_calibration",
+        "slice_reference",
+        "model_versions",
+    )
+)
 PHI = "phi_"
 """Prefix of attribution columns."""
