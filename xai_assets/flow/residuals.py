@@ -38,16 +38,16 @@ def write_day_residuals(monitor: Monitor, day: date, profile: Profile, provenanc
     """Fill and store `residual_histograms` of `day`: requests made `labels.complete_after_days` earlier."""
     config, cohort = monitor.config, cohort_day(monitor.config, day)
     assert cohort is not None, "a monitor without complete labels has no such asset"
-    columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns, *_OUTPUTS.values())))
+    columns = list(dict.fromkeys((*config.feature_names, *config.segment_columns, *OUTPUTS.values())))
     rows = labelled_rows(monitor.lake, config, [cohort], day, columns)
     values = encode_features(rows, monitor.features, unseen="own_code")
     codes = segment_codes(rows, config.segment_columns, profile.segments)
     labels = rows["label"].to_numpy().astype(np.float64)
     tables: Tables = {}
-    for role, column in _OUTPUTS.items():
+    for role, column in OUTPUTS.items():
         is_classifier = monitor.model(role).is_classifier
         tables[role] = empty_residuals(profile.segments, profile.edges[INPUT])
-        outputs = _probabilities(monitor, role, rows[column].to_numpy()) if is_classifier else rows[column].to_numpy()
+        outputs = probabilities(monitor, role, rows[column].to_numpy()) if is_classifier else rows[column].to_numpy()
         accumulate_residuals(
             tables[role], profile.edges[INPUT], values, labels, outputs, codes, is_classifier=is_classifier
         )
@@ -56,10 +56,12 @@ def write_day_residuals(monitor: Monitor, day: date, profile: Profile, provenanc
     return {"requests_of": str(cohort), "labelled_requests": rows.height}
 
 
-_OUTPUTS = {role: f"{role}_output" for role in MODEL_ROLES}
+OUTPUTS = {role: f"{role}_output" for role in MODEL_ROLES}
+"""Column of the replay log that holds a role's output."""
 
 
-def _probabilities(monitor: Monitor, role: str, outputs: Float64) -> Float64:
+def probabilities(monitor: Monitor, role: str, outputs: Float64) -> Float64:
+    """Logged outputs of a classifier [n] as probabilities: margins go through the logistic function."""
     output = monitor.config.models.output
     is_margin = output == "margin" or (output != "probability" and monitor.model(role).objective == "binary:logitraw")
     if not is_margin:
