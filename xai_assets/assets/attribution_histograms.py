@@ -32,11 +32,13 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         profile = cache(lambda: load_profile(monitor))
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
-            blocks = write_day_histograms(monitor, day, profile(), provenance)
+            made = write_day_histograms(monitor, day, profile(), provenance)
             return {
                 "dagster/partition_row_count": lake.row_count(TABLE, settings.name, day),
                 "profile_hash": profile().profile_hash,
-                "why_the_models_differ": stage.table_of(pl.DataFrame([asdict(s) for s in summarize(blocks)])),
+                "unexplained_requests": dict(made.unexplained),
+                "unseen_segment_values": dict(made.unseen_segment_values),
+                "why_the_models_differ": stage.table_of(pl.DataFrame([asdict(s) for s in summarize(made.blocks)])),
             }
 
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)

@@ -26,6 +26,8 @@ from xai_assets.stats.edges import EdgeSketch, category_edges
 from xai_assets.stats.histograms import add_blocks
 
 CELLS = 20
+MOST_SEGMENT_VALUES = 10_000
+"""Of a segment column with more different values than this it is not remembered which ones the reference had."""
 
 
 def build_profile(monitor: Monitor, days: Sequence[date], identity: str = "") -> Profile:
@@ -55,7 +57,12 @@ def build_profile(monitor: Monitor, days: Sequence[date], identity: str = "") ->
     edges = {r: sketches[r].edges(CELLS) for r in ROLES}
     edges[INPUT] = _input_edges(monitor, edges[INPUT])
     blocks = _sum_of_days(monitor, days, segments, edges)
-    return Profile(_hash(identity, segments, edges, blocks), segments, edges, blocks)
+    return Profile(_hash(identity, segments, edges, blocks), segments, edges, blocks, _seen_values(counts))
+
+
+def _seen_values(counts: Mapping[str, Counter[str | None]]) -> dict[str, frozenset[str]]:
+    values = {column: frozenset(v for v in found if v is not None) for column, found in counts.items()}
+    return {column: seen for column, seen in values.items() if len(seen) <= MOST_SEGMENT_VALUES}
 
 
 def _input_edges(monitor: Monitor, numeric: tuple[Edges, ...]) -> tuple[Edges, ...]:
@@ -107,6 +114,7 @@ def write_profile(monitor: Monitor, profile: Profile, provenance: str, days: Seq
         "provenance": provenance,
         "profile_hash": profile.profile_hash,
         "segments": json.dumps(profile.segments),
+        "segment_values": json.dumps({column: sorted(seen) for column, seen in profile.segment_values.items()}),
         "features": json.dumps({r: [e.feature for e in profile.edges[r]] for r in ROLES}),
         "days": json.dumps([str(d) for d in days]),
         "inputs": inputs,
@@ -137,7 +145,8 @@ def load_profile(monitor: Monitor, expected_identity: str | None = None) -> Prof
     found = {(r, f): c for r, f, c in with_cuts.select("role", "feature", "cuts").iter_rows()}
     edges = {r: tuple(Edges(f, np.array(found[r, f], dtype=np.float64)) for f in features[r]) for r in ROLES}
     blocks = frame_to_blocks(frame.drop("cuts"), segments, edges, POPULATIONS)
-    return Profile(footer["profile_hash"], segments, edges, blocks)
+    seen = {column: frozenset(values) for column, values in json.loads(footer.get("segment_values", "{}")).items()}
+    return Profile(footer["profile_hash"], segments, edges, blocks, seen)
 
 
 def check_same_reference(expected_hash: str, found_hash: str | None, *, what: str, next_step: str) -> None:

@@ -46,6 +46,7 @@ class EdgeSketch:
         self._weights: list[Float64] = []
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._kept = 0
+        self._has_weight = False
         self._low = np.full(len(self.features), np.inf)
         self._high = np.full(len(self.features), -np.inf)
 
@@ -64,6 +65,7 @@ class EdgeSketch:
         if len(values):
             self._low = np.minimum(self._low, np.min(values, axis=0, initial=np.inf, where=finite))
             self._high = np.maximum(self._high, np.max(values, axis=0, initial=-np.inf, where=finite))
+        self._has_weight |= bool(np.any(weight > 0))
         hashes = _hash_positions(self.rows_seen, len(values))
         self.rows_seen += len(values)
         keep = (hashes < self._limit()) & (weight > 0)
@@ -75,9 +77,24 @@ class EdgeSketch:
             self._halve()
 
     def edges(self, cells: int = 20) -> tuple[Edges, ...]:
-        """At most `cells` inner cells per feature of about equal weight; see `quantile_cuts` for ties."""
+        """At most `cells` inner cells per feature of about equal weight; see `quantile_cuts` for ties.
+
+        A constant feature c has the borders (c, c); one without a finite value, or a sketch without rows, has none.
+
+        Raises
+        ------
+        StatisticsError
+            `cells` is below 1, or rows were added and all of their weights are 0.
+        """
         if cells < 1:
             raise StatisticsError("the number of cells is wrong", expected="1 or more", found=str(cells))
+        if self.rows_seen and not self._has_weight:
+            raise StatisticsError(
+                "all weights of the reference's rows are zero",
+                expected="weights of which some are above 0",
+                found=f"{self.rows_seen} rows of total weight 0",
+                next_step="look at inclusion_probability in divergence_set of the reference days",
+            )
         if not self._values:
             return tuple(Edges(name, np.empty(0)) for name in self.features)
         values, weights = np.concatenate(self._values), np.concatenate(self._weights)

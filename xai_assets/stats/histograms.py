@@ -76,6 +76,32 @@ def accumulate(
         getattr(block, name)[...] += sums[..., position].sum(axis=2)
 
 
+def check_weight(block: HistogramBlock, what: str) -> None:
+    """Refuse rows that all weigh nothing: no share, mean or distance of them is defined.
+
+    A block without rows passes, and so does one in which some row has weight. `what` is for the message.
+
+    Raises
+    ------
+    StatisticsError
+        Where the block has rows and every weight is 0.
+    """
+    rows = block.row_count.sum(axis=2)
+    if rows.any() and not block.weight.any():
+        raise StatisticsError(
+            f"all weights of {what} are zero",
+            expected="weights 1/π of which some are above 0",
+            found=f"{rows.max():.0f} rows of total weight 0",
+            next_step="look at inclusion_probability in divergence_set, and materialize it again",
+        )
+
+
+def null_rows(block: HistogramBlock, edges: Sequence[Edges], segment: str) -> Float64:
+    """Rows of one segment without a value, per feature: float64 [d]."""
+    at = segment_position(block, segment)
+    return np.array([block.row_count[at, j, e.inner_cells + 2] for j, e in enumerate(edges)], dtype=np.float64)
+
+
 def add_blocks(a: HistogramBlock, b: HistogramBlock) -> HistogramBlock:
     """Sum of two blocks over the same features and borders; a segment known to one only is kept.
 
@@ -128,8 +154,10 @@ def _check_rows(
     if values.ndim != 2 or values.shape[1] != len(names):
         raise StatisticsError("values have the wrong shape", expected=f"[n, {len(names)}]", found=str(values.shape))
     weight = np.ascontiguousarray(weights, dtype=np.float64)
-    if weight.shape != (len(values),) or not np.all(np.isfinite(weight) & (weight >= 0)):
-        raise StatisticsError("weights are wrong", expected=f"{len(values)} finite numbers from 0")
+    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    if weight.shape != (len(values),) or wrong.any():
+        found = f"{np.count_nonzero(wrong)} negative or not finite, of {list(weight.shape)}"
+        raise StatisticsError("weights are wrong", expected=f"{len(values)} finite numbers from 0", found=found)
     if codes.ndim != 2 or len(codes) != len(values):
         raise StatisticsError(
             "segment codes have the wrong shape", expected=f"[{len(values)}, C]", found=str(codes.shape)
