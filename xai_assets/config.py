@@ -176,34 +176,55 @@ class AlarmBudget:
 
 @dataclass(frozen=True)
 class EffectFloors:
-    """Corrected PSI (nats) from which drift is noted, a warning, critical."""
+    """Size of an effect from which drift is noted, a warning, critical, in units of `metric`.
+
+    `metric` is a column of `drift_scores`. The default numbers are corrected PSI in nats; other metrics need their own.
+    `importance_ratio` counts both ways: 0.5 as 2.
+    """
 
     noted: float = 0.10
     warning: float = 0.25
     critical: float = 0.50
+    metric: Literal[
+        "psi_corrected_nats",
+        "psi_nats",
+        "jensen_shannon",
+        "kullback_leibler_bits",
+        "kolmogorov_smirnov",
+        "wasserstein",
+        "hellinger",
+        "l_infinity",
+        "importance_ratio",
+    ] = "psi_corrected_nats"
 
 
 @dataclass(frozen=True)
 class Persistence:
     """An alert opens when a score exceeds its floor on `days` of the last `of` days."""
 
-    days: int = 2
+    days: int = 1
     of: int = 3
 
 
 @dataclass(frozen=True)
 class DriftConfig:
-    """When a change counts. `min_effective_rows`: fewer requests in a window or segment are not judged;
-    `min_importance_share`: share of Σ mean |φ| under which a feature raises no alert."""
+    """When a change counts.
+
+    `alarm_budget`: days with a false alarm that can be borne; thresholds follow from it and the reference days.
+    `min_effective_rows`: a window or segment with fewer effective requests is not judged. `min_importance_share`: share
+    of Σ mean |φ| under which a feature raises no alert. `match_weekday`: windows of less than a week are compared with
+    the same weekdays of the reference.
+    """
 
     alarm_budget: AlarmBudget = field(default_factory=AlarmBudget)
     effect_floors: EffectFloors = field(default_factory=EffectFloors)
     windows_days: tuple[int, ...] = (1, 7, 28)
     persistence: Persistence = field(default_factory=Persistence)
-    min_effective_rows: int = 200
+    min_effective_rows: int = 30
     min_importance_share: float = 0.02
     resolve_after_days: int = 3
     top_segment_values: int = 12
+    match_weekday: bool = False
 
 
 @dataclass(frozen=True)
@@ -527,7 +548,7 @@ def _ranges(c: MonitorConfig) -> None:
         ("explanation.divergent_share", e.divergent_share, 0 < e.divergent_share < 1, "between 0 and 1"),
         ("explanation.replay_check_rows", e.replay_check_rows, e.replay_check_rows >= 0, "0 or more"),
         ("explanation.additivity_tolerance", e.additivity_tolerance, e.additivity_tolerance > 0, "a number above 0"),
-        ("drift.alarm_budget", d.alarm_budget, d.alarm_budget.alarms > 0 < d.alarm_budget.per_days, "above 0"),
+        ("drift.alarm_budget", d.alarm_budget, 0 < d.alarm_budget.alarms < d.alarm_budget.per_days, "above 0 and less than one a day"),
         (
             "drift.effect_floors",
             floors,

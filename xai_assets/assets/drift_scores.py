@@ -18,7 +18,7 @@ TABLE = "drift_scores"
 
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_scores` asset of a monitor."""
-    deps = ["attribution_histograms", "reference_profile"]
+    deps = ["attribution_histograms", "drift_calibration"]
 
     @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"})
     def drift_scores(

@@ -1,10 +1,10 @@
 """How bad a score is: none, noted, warning, critical, or too few requests to say.
 
-Belongs here: the rule that turns one row of scores into a severity and a sentence. Does not belong here: where the
-drift is (see `localise`), why (see `causes`), whether it lasts (see `alerts`).
+Belongs here: the rules that turn rows of scores into severities and sentences. Does not belong here: evidence and
+thresholds (see `stats.dispersion`, `stats.threshold`), where the drift is (see `localise`), why (see `causes`), whether
+it lasts (see `alerts`).
 
-Interim rule: fixed floors on the effect and a guard against chance. It stands behind `grade` and `grade_labels`
-alone, so that a rule calibrated on the reference days can replace it.
+Evidence says that a change is real, effect says that it matters; an alarm needs both.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from xai_assets.config import DriftConfig
-from xai_assets.records import INPUT, OUTPUT, SEVERITIES, WHOLE, Float64
+from xai_assets.records import OUTPUT, SEVERITIES, WHOLE, Float64
+from xai_assets.stats.threshold import Threshold, benjamini_hochberg
 
 Columns = Mapping[str, Any]
 """Rows as columns: name → sequence or array, all of one length."""
 _Text = npt.NDArray[np.object_]
+_Mask = npt.NDArray[np.bool_]
 
-NULL_DEVIATIONS = 4.0
-"""Standard deviations above its mean without drift that a corrected PSI must exceed."""
+JUDGED_POPULATION = "all"
+"""Which requests diverge changes with the models' inputs, so attributions of the divergent ones move without any fault
+of their own: they are described, not judged."""
 LABEL_Z = 4.5
 """`z_score` from which a change of residuals counts; chance reaches it about three times in a million."""
 LABEL_FLOORS = (0.02, 0.05, 0.10)
@@ -29,64 +32,97 @@ LABEL_FLOORS = (0.02, 0.05, 0.10)
 regression in units of the reference's mean absolute error."""
 
 
-def grade(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
-    """Severity and rule of every row of drift scores.
+def grade(scores: Columns, drift: DriftConfig, threshold: Threshold) -> dict[str, npt.NDArray[Any]]:
+    """Severity of every row of one day's drift scores, with everything that decided it.
 
-    A row is `insufficient` where the window or the reference has fewer than `drift.min_effective_rows` effective
-    requests. Else it is at least noted where the corrected PSI (nats) reaches a floor of `drift.effect_floors`,
-    exceeds what chance reaches (`noise_limit`), and, except for inputs and outputs, the feature carries at least
-    `drift.min_importance_share` of Σ mean |φ|. The row of feature `*` never decides.
+    A row is at least noted where its evidence reaches the threshold, its effect reaches a floor of
+    `drift.effect_floors`, and, except for outputs, its feature carries at least `drift.min_importance_share` of
+    Σ mean |φ| (an input: in either model). It is `insufficient` where the window or the reference has fewer than
+    `drift.min_effective_rows` effective requests, or where the reference cannot say what is normal. Rows of feature
+    `*` and of the divergent population never decide.
 
     Parameters
     ----------
     scores
-        Columns as `stats.scores.score_blocks` gives them; `cells_used` among them.
+        All rows of the day, every role and window: with few reference days the threshold depends on all of them.
+        Columns of `stats.scores.score_blocks`, and `evidence` (NaN where unknown).
     drift
         Floors and limits.
+    threshold
+        From the calibration.
 
     Returns
     -------
-    tuple
-        Two object arrays of text, severity and rule.
+    dict
+        `severity`, `rule` (text), `effect`, `threshold` (float64) and `effect_metric` (text).
     """
+    n, m, u, share = (
+        _floats(scores[c]) for c in ("n_effective", "n_effective_reference", "evidence", "importance_share")
+    )
+    effect = effects(scores, drift)
     floors = drift.effect_floors
-    n, m, effect, share = (
-        _floats(scores[c]) for c in ("n_effective", "n_effective_reference", "psi_corrected_nats", "importance_share")
+    described = _equal(scores["feature"], WHOLE) | ~_equal(scores["population"], JUDGED_POPULATION)
+    few, few_before = n < drift.min_effective_rows, m < drift.min_effective_rows
+    unknown = ~np.isfinite(u) if threshold.rule != "unknown" else np.ones(len(u), dtype=bool)
+    important = _equal(scores["role"], OUTPUT) | (share >= drift.min_importance_share)
+    judged = ~(described | few | few_before | unknown) & important
+    limit = _limit(u[judged], threshold)
+    loud = np.nan_to_num(u, nan=-1.0) >= limit
+    level = np.searchsorted((floors.noted, floors.warning, floors.critical), np.nan_to_num(effect, nan=-1), "right")
+    rules = (
+        (_equal(scores["feature"], WHOLE), "for comparison only, never decides", 1),
+        (described, "divergent requests are described, not judged", 1),
+        (few, f"fewer than {drift.min_effective_rows} effective requests in the window", 0),
+        (few_before, f"fewer than {drift.min_effective_rows} effective requests in the reference", 0),
+        (unknown, _why_unknown(threshold), 0),
+        (~important, f"less than {drift.min_importance_share:.1%} of Σ mean |φ|", 1),
+        (~loud & (level == 0), "evidence and effect are below their limits", 1),
+        (~loud, f"evidence is below the alarm threshold ({_how(threshold)})", 1),
+        (level == 0, f"real, but the effect is below {floors.noted:g}", 1),
     )
-    noise = noise_limit(_floats(scores["cells_used"]), n, m)
-    of_values = _equal(scores["role"], INPUT) | _equal(scores["role"], OUTPUT)
-    whole = _equal(scores["feature"], WHOLE)
-    enough = (n >= drift.min_effective_rows) & (m >= drift.min_effective_rows)
-    loud = effect > noise
-    important = of_values | (share >= drift.min_importance_share)
-    level = np.searchsorted(
-        (floors.noted, floors.warning, floors.critical), np.nan_to_num(effect, nan=-1), side="right"
-    )
-    rank = np.where(enough, 1 + np.where(loud & important & ~whole, level, 0), 0)
-    severity = np.array(SEVERITIES, dtype=object)[rank]
-    facts = zip(severity, effect, noise, share, n, m, loud, important, whole, level, strict=True)
-    rules = [_rule(drift, *row) for row in facts]
-    return severity, np.array(rules, dtype=object)
+    names = [f"evidence over the threshold ({_how(threshold)}), effect from {f:g}" for f in _floors(drift)]
+    rank, rule = 1 + level, np.array(["", *names], dtype=object)[level]
+    for mask, text, value in reversed(rules):
+        rank, rule = np.where(mask, value, rank), np.where(mask, text, rule)
+    return {
+        "severity": np.array(SEVERITIES, dtype=object)[rank],
+        "rule": rule,
+        "effect": effect,
+        "threshold": np.where(described | unknown, np.nan, limit),
+        "effect_metric": np.full(len(effect), floors.metric, dtype=object),
+    }
 
 
-def noise_limit(cells: Float64, n: Float64, m: Float64) -> Float64:
-    """Corrected PSI (nats) that chance alone exceeds once in 30,000 times.
+def effects(scores: Columns, drift: DriftConfig) -> Float64:
+    """The metric that floors are compared with; a ratio of importance below 1 counts as its inverse."""
+    values = _floats(scores[drift.effect_floors.metric])
+    if drift.effect_floors.metric == "importance_ratio":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.maximum(values, 1.0 / values)
+    return values
 
-    Without drift PSI/(1/n + 1/m) follows χ² with k−1 degrees of freedom. The limit lies `NULL_DEVIATIONS` standard
-    deviations above the mean on the scale on which χ² is nearly normal (Wilson and Hilferty 1931): counted in plain
-    standard deviations, √(2(k−1))·(1/n + 1/m), chance would exceed four of them once in 100 for two cells.
 
-    cells (k), n, m: float [...]; NaN where one of n, m is 0 or k is below 2 (nothing can differ there).
+def _limit(judged: Float64, threshold: Threshold) -> float:
+    """Evidence from which a row of this day is an alarm."""
+    if threshold.rule == "benjamini_hochberg":
+        return benjamini_hochberg(judged, threshold.alarm_rate)
+    return threshold.value if threshold.rule == "westfall_young" else float("inf")
 
-    >>> noise_limit(np.array([21.0]), np.array([200.0]), np.array([1e9])).round(2)
-    array([0.18])
-    """
-    freedom = np.where(cells >= 2, cells - 1, np.nan)
-    spread = 2.0 / (9.0 * freedom)
-    quantile = freedom * (1.0 - spread + NULL_DEVIATIONS * np.sqrt(spread)) ** 3
-    inverse = np.divide(1.0, n, out=np.full_like(n, np.nan), where=n > 0)
-    inverse = inverse + np.divide(1.0, m, out=np.full_like(m, np.nan), where=m > 0)
-    return np.asarray((quantile - freedom) * inverse)
+
+def _floors(drift: DriftConfig) -> tuple[float, float, float]:
+    return drift.effect_floors.noted, drift.effect_floors.warning, drift.effect_floors.critical
+
+
+def _how(threshold: Threshold) -> str:
+    if threshold.rule == "westfall_young":
+        return f"Westfall–Young, {threshold.days} reference days"
+    return f"F distribution and Benjamini–Hochberg: only {threshold.days} reference days"
+
+
+def _why_unknown(threshold: Threshold) -> str:
+    if threshold.rule == "unknown":
+        return f"what is normal cannot be told from {threshold.days} reference day(s), 2 are needed"
+    return "too few requests, or too few days of the reference, to know what is normal here"
 
 
 def grade_labels(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
@@ -120,36 +156,6 @@ def _label_units(scores: Columns) -> Float64:
     return np.where(_equal(metric, "mae"), [errors.get(k, np.nan) for k in keys], unit)
 
 
-def _rule(
-    drift: DriftConfig,
-    severity: str,
-    effect: float,
-    noise: float,
-    share: float,
-    n: float,
-    m: float,
-    loud: bool,
-    important: bool,
-    whole: bool,
-    level: int,
-) -> str:
-    if severity == "insufficient":
-        few, name = (n, "window") if n < drift.min_effective_rows else (m, "reference")
-        return f"{few:.0f} effective requests in the {name}, {drift.min_effective_rows} are needed"
-    if whole:
-        return "for comparison only, never decides"
-    floors = drift.effect_floors
-    if level == 0:
-        return f"corrected PSI {effect:.3f} below {floors.noted:g} nats"
-    if not loud:
-        return f"corrected PSI {effect:.3f} nats is what chance reaches (up to {noise:.3f})"
-    if not important:
-        small = f"only {share:.1%} of Σ mean |φ|, below {drift.min_importance_share:.1%}"
-        return f"corrected PSI {effect:.3f} nats, but {small}"
-    floor = (floors.noted, floors.warning, floors.critical)[level - 1]
-    return f"corrected PSI {effect:.3f} ≥ {floor:g} nats, chance reaches {noise:.3f}"
-
-
 def _label_rule(
     drift: DriftConfig, severity: str, shift: float, unit: float, z: float, count: float, loud: bool, level: int
 ) -> str:
@@ -168,5 +174,5 @@ def _floats(column: Any) -> Float64:
     return np.asarray(column, dtype=np.float64)
 
 
-def _equal(column: Any, word: str) -> npt.NDArray[np.bool_]:
+def _equal(column: Any, word: str) -> _Mask:
     return np.asarray(np.asarray(column, dtype=object) == word, dtype=np.bool_)

@@ -29,10 +29,12 @@ STAGE_VERSION = {
     "reference_profile": "2",
     "attribution_histograms": "2",
     "feature_statistics": "1",
-    "drift_scores": "1",
+    "drift_calibration": "1",
+    "drift_scores": "2",
     "divergence_slices": "1",
     "drift_slices": "1",
     "slice_reference": "1",
+    "explanation_shift": "1",
     "residual_histograms": "1",
     "label_scores": "1",
     "drift_alerts": "1",
@@ -52,6 +54,7 @@ DAILY_TABLES = (
     "drift_scores",
     "divergence_slices",
     "drift_slices",
+    "explanation_shift",
     "residual_histograms",
     "label_scores",
     "drift_alerts",
@@ -134,14 +137,16 @@ class Provenance:
             return self._from_stored(table, ["context", "derived_context"], upstream)
         if table == "feature_statistics":
             return self._from_stored(
-                table, [], [self.reference_hash(), self._comparable("attribution_histograms", day)]
+                table, [], [self.reference_hash(), self.comparable("attribution_histograms", day)]
             )
         if table == "drift_scores":
             days = window_days(day, max(config.drift.windows_days), config.first_date)
-            upstream = [self.reference_hash(), self._comparable("attribution_histograms", day)]
+            upstream = [self._calibration(), self.comparable("attribution_histograms", day)]
             return self._from_stored(table, ["drift"], upstream, self._comparable_list("attribution_histograms", days))
         if table in ("divergence_slices", "drift_slices"):
             return self._slices(table, day)
+        if table == "explanation_shift":
+            return self._explanation_shift(day)
         if table == "residual_histograms":
             return self._residuals(day)
         if table == "label_scores":
@@ -149,7 +154,7 @@ class Provenance:
                 *self.residual_reference_days(),
                 *window_days(day, max(config.drift.windows_days), config.first_date),
             )
-            upstream = [self._comparable("residual_histograms", day)]
+            upstream = [self.comparable("residual_histograms", day)]
             return self._from_stored(
                 table, ["drift", "labels"], upstream, self._comparable_list("residual_histograms", days)
             )
@@ -249,6 +254,21 @@ class Provenance:
             upstream += [self.content("replay_log", d) for d in self.monitor.config.reference_days]
         return upstream
 
+    def calibration_identity(self) -> str | None:
+        """What the calibration is defined by; None while there is no reference profile. A reference day that changes
+        later does not change it, as it does not change the profile."""
+        reference = self.reference_hash()
+        if reference is None:
+            return None
+        keys = ("alarm_budget", "windows_days", "min_effective_rows", "min_importance_share", "match_weekday")
+        config = self.monitor.config.fingerprint(*(f"drift.{key}" for key in keys))
+        return combine(STAGE_VERSION["drift_calibration"], config, reference)
+
+    def _calibration(self) -> str | None:
+        """Hash of the stored calibration; None while the present reference has none."""
+        footer = self.footer("drift_calibration", None)
+        return footer.get("calibration_hash") if footer.get("provenance") == self.calibration_identity() else None
+
     @cached_property
     def _sampling(self) -> list[str]:
         """What decides which requests are explained: nothing but that all are, or budget, share and seed."""
@@ -261,7 +281,7 @@ class Provenance:
         cohort = cohort_day(self.monitor.config, day)
         if cohort is None:
             return None
-        kept = self._comparable("residual_histograms", day)
+        kept = self.comparable("residual_histograms", day)
         if self.content("replay_log", cohort) is None and self.reference_hash() is not None and kept is not None:
             return kept  # the cohort's rows are past their retention: what was made of them stays
         # A cohort that never was stored (before the first day, or a day without a file) has no labelled requests;
@@ -269,6 +289,20 @@ class Provenance:
         inputs = [self.content("replay_log", cohort) or "-"]
         inputs += [self.content("labels", d) or "-" for d in all_days(cohort, day)]
         return self._from_stored("residual_histograms", ["labels"], [self.reference_hash()], inputs)
+
+    def _explanation_shift(self, day: date) -> str | None:
+        own = self.footer("explanation_shift", day)
+        reference = self.reference_hash()
+        if any(self.stored(f"{r}_attributions", day) is None for r in MODEL_ROLES):
+            # the day's rows are past their retention: what was made of them stays, and nothing can be made any more
+            return own.get("provenance") if reference is not None and own.get("profile_hash") == reference else None
+        # Histograms stand for the window's days: unlike their rows they are kept, so that retention makes no day stale.
+        days = window_days(day, max(self.monitor.config.drift.windows_days), self.monitor.config.first_date)
+        keys = ["drift.windows_days", "drift.alarm_budget", "explanation.seed"]
+        upstream = [reference, self.comparable("attribution_histograms", day)]
+        return self._from_stored(
+            "explanation_shift", keys, upstream, self._comparable_list("attribution_histograms", days)
+        )
 
     def _quality(self, day: date) -> str | None:
         keys = ["explanation.seed", "explanation.quality_sample_rows", "context", "derived_context"]
@@ -307,13 +341,13 @@ class Provenance:
         config = self.monitor.config
         return combine(STAGE_VERSION["slice_reference"], reference, config.fingerprint("explanation.seed"))
 
-    def _comparable(self, table: str, day: date) -> str | None:
+    def comparable(self, table: str, day: date) -> str | None:
         """Stored provenance of histograms over the cells of the present reference; None for any others."""
         footer = self.footer(table, day)
         return footer.get("provenance") if footer.get("profile_hash") == self.reference_hash() else None
 
     def _comparable_list(self, table: str, days: Sequence[date]) -> list[str]:
-        return [self._comparable(table, d) or "-" for d in days]
+        return [self.comparable(table, d) or "-" for d in days]
 
     def _stored_list(self, table: str, days: Sequence[date]) -> list[str]:
         return [self.stored(table, d) or "-" for d in days]

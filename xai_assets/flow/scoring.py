@@ -1,28 +1,100 @@
 """Drift scores of a day: its windows against the reference.
 
 Belongs here: which stored days make a window, and putting scores, severities and rules into one table.
-Does not belong here: metrics (`stats.scores`), severities (`decide.severity`).
+Does not belong here: metrics (`stats.scores`), what is normal (`stats.calibration`), severities (`decide.severity`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from xai_assets.decide.severity import grade
+from xai_assets.config import DriftConfig
+from xai_assets.decide.severity import JUDGED_POPULATION, grade
+from xai_assets.flow.calibration import load_calibration, profile_days, stored_days
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import window_days
 from xai_assets.flow.reference import check_day, comparable_days, load_day_blocks, load_profile
 from xai_assets.lake.histogram_rows import Blocks
 from xai_assets.lake.tables import DRIFT_SCORES
-from xai_assets.records import POPULATIONS, ROLES
+from xai_assets.records import INPUT, MODEL_ROLES, POPULATIONS, ROLES, Float64
+from xai_assets.stats.calibration import Calibration
+from xai_assets.stats.drift import effective_rows
 from xai_assets.stats.histograms import add_blocks
-from xai_assets.stats.scores import score_blocks
+from xai_assets.stats.scores import Normal, score_blocks
 
 Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The days of one window as one: their summed histograms, and Σ n_t²/(Σ n_t)² of the days per segment, [S].
+
+    reference: what it is compared with where that is not the whole reference (`drift.match_weekday`).
+    """
+
+    blocks: Blocks
+    day_share: Float64
+    reference: Blocks | None = None
+
+
+def window_of(days: Sequence[Blocks], reference: Blocks | None = None) -> Window:
+    """Sum of several days' histograms. Raises ValueError where there is none."""
+    total = days[0]
+    for blocks in days[1:]:
+        total = {key: add_blocks(total[key], blocks[key]) for key in total}
+    n = np.stack([_rows_per_segment(blocks) for blocks in days])
+    sum_of = n.sum(axis=0) ** 2
+    share = np.divide((n**2).sum(axis=0), sum_of, out=np.ones(n.shape[1]), where=sum_of > 0)
+    return Window(total, share, reference)
+
+
+def _rows_per_segment(blocks: Blocks) -> Float64:
+    block = blocks[MODEL_ROLES[0], JUDGED_POPULATION]
+    return effective_rows(block.weight[:, 0], block.weight_squared[:, 0])
+
+
+def score_windows(
+    windows: Mapping[int, Window], profile: Profile, calibration: Calibration, drift: DriftConfig
+) -> Columns:
+    """All rows of `drift_scores` of the day on which the windows end, graded; windows by their length in days.
+
+    The importance share of an input is the larger of its shares in the two models: an input that neither uses may do
+    what it likes.
+    """
+    parts = []
+    for days, window in windows.items():
+        for population in POPULATIONS:
+            scored = {role: _score(role, population, days, window, profile, calibration) for role in ROLES}
+            scored[INPUT]["importance_share"] = np.fmax(*(scored[r]["importance_share"] for r in MODEL_ROLES))
+            parts += list(scored.values())
+    if not parts:
+        return {}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns |= grade(columns, drift, calibration.threshold)
+    columns["reference_hash"] = np.full(len(columns["role"]), profile.profile_hash, dtype=object)
+    return columns
+
+
+def _score(
+    role: str, population: str, days: int, window: Window, profile: Profile, calibration: Calibration
+) -> Columns:
+    found = calibration.dispersions.get((role, days)) if population == JUDGED_POPULATION else None
+    normal = None if found is None else Normal(found, window.day_share, calibration.day_share_reference)
+    reference = profile.blocks if window.reference is None else window.reference
+    return score_blocks(
+        reference[role, population],
+        window.blocks[role, population],
+        profile.edges[role],
+        role=role,
+        population=population,
+        window_days=days,
+        normal=normal,
+    )
 
 
 class Scorer:
@@ -35,6 +107,10 @@ class Scorer:
     @cached_property
     def profile(self) -> Profile:
         return load_profile(self.monitor)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return load_calibration(self.monitor, self.profile)
 
     def score_day(self, day: date, provenance: str) -> pl.DataFrame:
         """Compute and store `drift_scores` of one day; returns what was stored.
@@ -53,42 +129,40 @@ class Scorer:
         profile's; older days of that kind are left out of the windows.
         """
         check_day(self.monitor, day, self.profile)
-        parts: list[Columns] = []
         oldest = day - timedelta(days=max(self.monitor.config.drift.windows_days))
         self._blocks = {d: b for d, b in self._blocks.items() if oldest < d <= day}
-        for window, blocks in self._windows(day):
-            for role in ROLES:
-                parts += [self._score(blocks, role, population, window) for population in POPULATIONS]
-        if not parts:
-            return pl.DataFrame(schema=DRIFT_SCORES.schema)
-        return _frame({name: np.concatenate([part[name] for part in parts]) for name in DRIFT_SCORES.schema})
+        columns = score_windows(self._windows(day), self.profile, self.calibration, self.monitor.config.drift)
+        return _frame(columns) if columns else pl.DataFrame(schema=DRIFT_SCORES.schema)
 
-    def _score(self, blocks: Blocks, role: str, population: str, window: int) -> Columns:
-        columns = score_blocks(
-            self.profile.blocks[role, population],
-            blocks[role, population],
-            self.profile.edges[role],
-            role=role,
-            population=population,
-            window_days=window,
-        )
-        severity, rule = grade(columns, self.monitor.config.drift)
-        return columns | {"severity": severity, "rule": rule}
+    def _windows(self, day: date) -> dict[int, Window]:
+        """Each window that has stored days."""
+        windows = {}
+        for length in self.monitor.config.drift.windows_days:
+            days = window_days(day, length, self.monitor.config.first_date)
+            stored = [b for d in days if (b := self._day(d)) is not None]
+            if stored:
+                windows[length] = window_of(stored, self._reference(days))
+        return windows
 
-    def _windows(self, day: date) -> Iterator[tuple[int, Blocks]]:
-        """Each window with the sum of its stored days; a longer window only adds its older days to a shorter one."""
-        config = self.monitor.config
-        total: Blocks | None = None
-        done = 0
-        for window in config.drift.windows_days:
-            days = window_days(day, window, config.first_date)
-            for older in reversed(days[: len(days) - done]):
-                blocks = self._day(older)
-                if blocks is not None:
-                    total = blocks if total is None else {k: add_blocks(total[k], blocks[k]) for k in total}
-            done = len(days)
-            if total is not None:
-                yield window, total
+    def _reference(self, days: Sequence[date]) -> Blocks | None:
+        """The reference's days with the weekdays of the window; None where that is all of them."""
+        if not self.monitor.config.drift.match_weekday or len(days) >= 7:
+            return None
+        same = [b for w, b in self._weekdays.items() if w in {d.weekday() for d in days}]
+        return window_of(same).blocks | self._described if same else None
+
+    @cached_property
+    def _weekdays(self) -> dict[int, Blocks]:
+        """The judged population's histograms of the reference by weekday."""
+        totals: dict[int, Blocks] = {}
+        for day, blocks in stored_days(self.monitor, profile_days(self.monitor), self.profile):
+            held = totals.get(day.weekday())
+            totals[day.weekday()] = blocks if held is None else {k: add_blocks(held[k], blocks[k]) for k in held}
+        return totals
+
+    @cached_property
+    def _described(self) -> Blocks:
+        return {key: block for key, block in self.profile.blocks.items() if key[1] != JUDGED_POPULATION}
 
     def _day(self, day: date) -> Blocks | None:
         if day not in self._blocks:

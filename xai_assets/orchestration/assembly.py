@@ -14,9 +14,13 @@ from xai_assets.assets import (
     attributions,
     candidate_model,
     divergence_set,
+    divergence_slices,
     drift_alerts,
+    drift_calibration,
     drift_scores,
+    drift_slices,
     explanation_quality,
+    explanation_shift,
     feature_statistics,
     label_scores,
     labels,
@@ -33,8 +37,9 @@ def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
     """All assets of a monitor, in the order of the flow. Label assets only where labels are configured."""
     assets = [replay_log.build(config), divergence_set.build(config)]
     assets += [attributions.build(config, role) for role in MODEL_ROLES]
-    drift = (explanation_quality, reference_profile, attribution_histograms, feature_statistics, drift_scores)
-    assets += [m.build(config) for m in drift]
+    drift = (explanation_quality, reference_profile, attribution_histograms, feature_statistics)
+    assets += [m.build(config) for m in (*drift, drift_calibration, drift_scores, divergence_slices, drift_slices)]
+    assets.append(explanation_shift.build(config))
     if config.labels is not None:
         assets.insert(1, labels.build(config))
         if config.label_delay_days is not None:

@@ -14,12 +14,27 @@ import numpy.typing as npt
 from xai_assets.errors import StatisticsError
 from xai_assets.records import OVERALL, VALUE_ROLES, WHOLE, Edges, Float64, HistogramBlock
 from xai_assets.stats import drift
+from xai_assets.stats.dispersion import Dispersion, evidence
 from xai_assets.stats.histograms import align_segments
+from xai_assets.stats.homogeneity import comparison_size, homogeneity
 
 _Mask = npt.NDArray[np.bool_]
 
 _STUCK_CHANCE = 1e-6
 """A window in one single cell counts as constant when the reference gives that a smaller chance than this."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """What a window of one role is held against (see `stats.calibration`).
+
+    dispersion: arrays [S, d] in the order of the reference's segments; day_share, day_share_reference: Σ n_t²/(Σ n_t)²
+    over the days of window and reference, [S].
+    """
+
+    dispersion: Dispersion
+    day_share: Float64
+    day_share_reference: Float64
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ def score_blocks(
     role: str,
     population: str,
     window_days: int,
+    normal: Normal | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Scores of every segment × feature, and per segment one row of feature `*` that holds the `ndcg`.
 
@@ -56,13 +72,15 @@ def score_blocks(
     role, population, window_days
         Written into the rows. In roles `input` and `output` importance is the mean value of the feature, and there
         is no share of importance and no `ndcg`.
+    normal
+        What the reference's own windows do. Without it evidence and dispersion are NaN.
 
     Returns
     -------
     dict
-        The columns of `drift_scores` except `severity` and `rule`, and `cells_used` (k, which grading needs and which
-        is not stored). All of length S·(d+1). NaN stands for "not defined". The complement of a segment is
-        `overall` minus the segment; it is NaN where there is no `overall`, and for `overall` itself.
+        The columns of `drift_scores` except those that grading adds. All of length S·(d+1). NaN stands for "not
+        defined". The complement of a segment is `overall` minus the segment; it is NaN where there is no `overall`, and
+        for `overall` itself.
 
     Raises
     ------
@@ -73,7 +91,7 @@ def score_blocks(
     segments = reference.segments + tuple(s for s in current.segments if s not in set(reference.segments))
     before, now = align_segments(reference, segments), align_segments(current, segments)
     q, p = _side(before, edges, role), _side(now, edges, role)
-    columns = _distances(q, p) | _importances(q, p, role)
+    columns = _distances(q, p) | _importances(q, p, role) | _evidence(q, p, normal)
     columns |= {
         "psi_complement_nats": _complement(before, now),
         "n_effective": p.n,
@@ -137,7 +155,6 @@ def _distances(q: _Side, p: _Side) -> dict[str, Float64]:
     sizes: dict[str, Any] = {"n_effective_reference": q.n, "n_effective": p.n}
     raw = drift.psi(q.weight, p.weight, **sizes)
     return {
-        "cells_used": drift.cells_used(q.weight, p.weight).astype(np.float64),
         "psi_nats": raw,
         "psi_corrected_nats": raw - drift.psi_null_mean(q.weight, p.weight, **sizes),
         "jensen_shannon": drift.jensen_shannon(q.weight, p.weight),
@@ -147,6 +164,20 @@ def _distances(q: _Side, p: _Side) -> dict[str, Float64]:
         "hellinger": drift.hellinger(q.weight, p.weight),
         "l_infinity": drift.l_infinity(q.weight, p.weight),
     }
+
+
+def _evidence(q: _Side, p: _Side, normal: Normal | None) -> dict[str, Float64]:
+    """Evidence and dispersion [S, d]; NaN for segments that the reference does not have."""
+    found = {name: np.full(p.n.shape, np.nan) for name in ("evidence", "dispersion")}
+    if normal is None:
+        return found
+    known = slice(0, len(normal.day_share_reference))
+    m, n = q.n[known], p.n[known]
+    x2, freedom = homogeneity(q.weight[known], p.weight[known], n_effective_reference=m, n_effective=n)
+    size = comparison_size(n, m, normal.day_share[known, None], normal.day_share_reference[:, None])
+    found["evidence"][known] = evidence(x2 / np.maximum(freedom, 1.0), freedom, size, normal.dispersion)
+    found["dispersion"][known] = normal.dispersion.at(size)
+    return found
 
 
 def _importances(q: _Side, p: _Side, role: str) -> dict[str, Float64]:
