@@ -32,6 +32,7 @@ from xai_assets.stats.rules import (
 )
 
 ROWS, OTHER_ROWS, WEIGHT, OTHER_WEIGHT, SUM, OTHER_SUM = range(6)
+_FIRST, _SECOND = (ROWS, WEIGHT, SUM), (OTHER_ROWS, OTHER_WEIGHT, OTHER_SUM)
 TIE = 1e-9
 """A later column must gain more by this share: equal gains differ by rounding in another order of the rows."""
 
@@ -117,13 +118,12 @@ def _finite(column: SliceColumn) -> NumberColumn | None:
 
 
 def _row_sums(target: Float64, weights: Float64, other: Mask) -> Float64:
+    """1, w and wy of each row in the columns of its group, float64 [n, 6]; weights of a group average 1."""
     sums = np.zeros((len(target), 6))
-    for group, first in ((~other, ROWS), (other, OTHER_ROWS)):
+    for group, (row, weight, total) in ((~other, _FIRST), (other, _SECOND)):
         if group.any():
             scaled = weights[group] * (group.sum() / weights[group].sum())
-            sums[np.ix_(group, [first, first + 2, first + 4])] = np.column_stack(
-                [np.ones(len(scaled)), scaled, scaled * target[group]]
-            )
+            sums[group, row], sums[group, weight], sums[group, total] = 1.0, scaled, scaled * target[group]
     return sums
 
 
@@ -180,7 +180,9 @@ def _level_split(growth: _Growth, rule: Rule, inside: Mask, column: LevelColumn)
     codes = column.codes[inside] + 1  # missing first
     sums = growth.sums[inside]
     cells = len(column.levels) + 1
-    of_level = np.stack([np.bincount(codes, s, cells) for s in sums.T], axis=1)
+    of_level = np.zeros((cells, sums.shape[1]))
+    for k in range(sums.shape[1]):
+        of_level[:, k] = np.bincount(codes, sums[:, k], cells)
     gains = _gains(growth, of_level, of_level.sum(axis=0))
     best = int(gains.argmax())
     if gains[best] <= 0.0:
