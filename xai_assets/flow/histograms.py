@@ -122,9 +122,11 @@ def explained_values(monitor: Monitor, day: date) -> Iterator[ExplainedBatch]:
         values[DIFFERENCE] = values[EXPERIMENTAL] - values[PRODUCTION]
         values[INPUT] = encode_features(rows, monitor.features, unseen="own_code")
         values[OUTPUT] = _outputs(rows)
+        with np.errstate(divide="ignore"):  # a probability of 0 is an infinite weight, which counting refuses
+            weights = 1.0 / chosen["inclusion_probability"].to_numpy()
         yield ExplainedBatch(
             values=values,
-            weights=1.0 / chosen["inclusion_probability"].to_numpy(),
+            weights=weights,
             divergent=chosen["is_divergent"].to_numpy(),
             context=rows,
         )
