@@ -36,6 +36,27 @@ def test_rows_give_the_block_back() -> None:
         assert_equal(back[key], block)
 
 
+def test_each_role_has_features_of_its_own() -> None:
+    """In any order: the features of a role are those of its own edges, not of the first role's."""
+    outputs = (Edges("age", np.array([0.0, 0.5, 1.0])), Edges("score", np.array([-3.0, 0.0, 1.0, 3.0])))
+    rng = np.random.default_rng(3)
+    block = empty_block(SEGMENTS, outputs)
+    accumulate(block, outputs, rng.normal(size=(100, 2)), np.ones(100), np.zeros((100, 1), np.int32))
+    blocks = {("production", "all"): filled(1), ("output", "all"): block}
+    for edges in ({"production": EDGES, "output": outputs}, {"output": outputs, "production": EDGES}):
+        back = frame_to_blocks(blocks_to_frame(blocks), SEGMENTS, edges, ["all"])
+        for key, expected in blocks.items():
+            assert back[key].features == expected.features
+            assert_equal(back[key], expected)
+
+
+def test_rows_of_unknown_features_and_segments_are_left_out() -> None:
+    frame = blocks_to_frame({("production", "all"): filled(1)})
+    strange = frame.with_columns(feature=pl.lit("height")), frame.with_columns(segment=pl.lit("region=mars"))
+    back = frame_to_blocks(pl.concat([frame, *strange]), SEGMENTS, {"production": EDGES}, ["all"])
+    assert_equal(back["production", "all"], filled(1))
+
+
 def test_summed_rows_are_the_sum_of_days() -> None:
     days = [blocks_to_frame({("production", "all"): filled(s)}) for s in (1, 2)]
     keys = ["role", "population", "segment", "feature", "bin"]

@@ -119,6 +119,15 @@ def test_categories() -> None:
     assert category_edges("channel", 0).inner_cells == 0
 
 
+def test_rows_that_all_weigh_nothing_have_no_quantiles() -> None:
+    sketch = EdgeSketch(["f"])
+    sketch.add(np.arange(5.0)[:, None], np.zeros(5))
+    with pytest.raises(StatisticsError, match=r"all weights of the reference's rows are zero.*5 rows"):
+        sketch.edges(4)
+    sketch.add(np.array([[2.0]]), np.ones(1))
+    assert sketch.edges(4)[0].cuts.tolist() == [2.0, 2.0]
+
+
 def test_refusals() -> None:
     sketch = EdgeSketch(["a", "b"])
     with pytest.raises(StatisticsError, match="wrong shape"):

@@ -11,7 +11,15 @@ from xai_assets.errors import StatisticsError
 from xai_assets.records import Edges, HistogramBlock
 from xai_assets.stats.cells import cell_numbers
 from xai_assets.stats.edges import EdgeSketch
-from xai_assets.stats.histograms import accumulate, add_blocks, align_segments, empty_block, segment_position
+from xai_assets.stats.histograms import (
+    accumulate,
+    add_blocks,
+    align_segments,
+    check_weight,
+    empty_block,
+    null_rows,
+    segment_position,
+)
 
 ARRAYS = ("row_count", "weight", "weight_squared", "phi_sum", "abs_sum", "squared_sum")
 SEGMENTS = ("overall", "c=a", "c=b")
@@ -194,6 +202,32 @@ def test_refusals_leave_the_block_unchanged() -> None:
         empty_block(["a", "a"], EDGES)
     with pytest.raises(StatisticsError, match="did you mean 'c=a'"):
         segment_position(block, "c=aa")
+
+
+def test_a_block_of_weightless_rows_is_refused_and_one_without_rows_is_not() -> None:
+    values, weights, codes = _rows(9, 12)
+    block = empty_block(SEGMENTS, EDGES)
+    check_weight(block, "the day")
+    accumulate(block, EDGES, values, np.zeros(12), codes)
+    with pytest.raises(StatisticsError, match=r"all weights of the day are zero.*12 rows"):
+        check_weight(block, "the day")
+    accumulate(block, EDGES, values[:1], weights[:1], codes[:1])
+    check_weight(block, "the day")
+
+
+def test_null_rows_are_those_without_a_value() -> None:
+    values, weights, codes = _rows(10, 300)
+    block = _filled(values, weights, codes)
+    for g, segment in enumerate(SEGMENTS):
+        here = np.any(codes == g, axis=1)
+        assert null_rows(block, EDGES, segment).tolist() == np.isnan(values[here]).sum(axis=0).tolist()
+
+
+def test_wrong_weights_are_counted_in_the_message() -> None:
+    values, weights, codes = _rows(11, 10)
+    weights[:3] = [np.inf, -1.0, np.nan]
+    with pytest.raises(StatisticsError, match="3 negative or not finite"):
+        accumulate(empty_block(SEGMENTS, EDGES), EDGES, values, weights, codes)
 
 
 def test_no_rows_is_no_change() -> None:
