@@ -19,6 +19,7 @@ def retention_days(monitor: Monitor) -> dict[str, int]:
         "divergence_set": r.divergence_set_days,
         "production_attributions": r.attributions_days,
         "experimental_attributions": r.attributions_days,
+        "explanation_shift_sample": r.attributions_days,
     }
 
 

@@ -18,6 +18,7 @@ FLOW = [
     "drift_slices",
     "experimental_attributions",
     "explanation_quality",
+    "explanation_shift",
     "feature_statistics",
     "label_scores",
     "labels",
