@@ -35,6 +35,8 @@ GROUP = {
     "drift_slices": "drift",
     "residual_histograms": "drift",
     "label_scores": "drift",
+    "error_stream": "drift",
+    "concept_drift": "drift",
     "drift_alerts": "remediation",
     "recommendations": "remediation",
     "model_versions": "remediation",

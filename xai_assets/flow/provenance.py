@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import cached_property
+from importlib.metadata import version
 
 from xai_assets.config import MonitorConfig
 from xai_assets.explain.selection import METHODS, choose_method
@@ -37,6 +38,8 @@ STAGE_VERSION = {
     "explanation_shift": "1",
     "residual_histograms": "1",
     "label_scores": "1",
+    "error_stream": "1",
+    "concept_drift": "1",
     "drift_alerts": "1",
     "recommendations": "1",
 }
@@ -57,6 +60,8 @@ DAILY_TABLES = (
     "explanation_shift",
     "residual_histograms",
     "label_scores",
+    "error_stream",
+    "concept_drift",
     "drift_alerts",
     "recommendations",
 )
@@ -158,6 +163,10 @@ class Provenance:
             return self._from_stored(
                 table, ["drift", "labels"], upstream, self._comparable_list("residual_histograms", days)
             )
+        if table == "error_stream":
+            return self._errors(day)
+        if table == "concept_drift":
+            return self._concept_drift(day)
         days = all_days(config.first_date, day)
         if table == "drift_alerts":
             scores = self._stored_list("drift_scores", days) + self._stored_list("label_scores", days)
@@ -303,6 +312,24 @@ class Provenance:
         return self._from_stored(
             "explanation_shift", keys, upstream, self._comparable_list("attribution_histograms", days)
         )
+
+    def _errors(self, day: date) -> str | None:
+        cohort = cohort_day(self.monitor.config, day)
+        if cohort is None:
+            return None
+        stored = self.stored("error_stream", day)
+        if self.content("replay_log", cohort) is None and stored is not None:
+            return stored  # as with residuals: what was made of rows that are gone stays, of another model too
+        inputs = [self.content("replay_log", cohort) or "-"]
+        inputs += [self.content("labels", d) or "-" for d in all_days(cohort, day)]
+        models = [self.monitor.model_hashes[r] for r in MODEL_ROLES]
+        return self._from_stored("error_stream", ["labels", "models.output"], [*models], inputs)
+
+    def _concept_drift(self, day: date) -> str | None:
+        days = all_days(min([day, *self.residual_reference_days()[:1]]), day)
+        upstream = [self.stored("error_stream", day), *(self.monitor.model_hashes[r] for r in MODEL_ROLES)]
+        errors = self._stored_list("error_stream", days)
+        return self._from_stored("concept_drift", ["labels", "reference"], upstream, [version("river"), *errors])
 
     def _quality(self, day: date) -> str | None:
         keys = ["explanation.seed", "explanation.quality_sample_rows", "context", "derived_context"]

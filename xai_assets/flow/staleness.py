@@ -32,10 +32,10 @@ def day_facts(monitor: Monitor, today: date) -> list[DayFact]:
 
 
 def _residual_fact(provenance: Provenance, day: date) -> DayFact:
-    """A day whose rows are past retention, but whose residuals are part of the reference."""
-    table = "residual_histograms"
-    pair = (provenance.stored(table, day), provenance.expected(table, day))
-    return DayFact(day, None, None, "past retention", {table: pair})
+    """A day whose rows are past retention, but whose residuals and errors are part of the reference."""
+    tables = ("residual_histograms", "error_stream")
+    pairs = {t: (provenance.stored(t, day), provenance.expected(t, day)) for t in tables}
+    return DayFact(day, None, None, "past retention", pairs)
 
 
 def _fact(provenance: Provenance, day: date) -> DayFact:

@@ -330,6 +330,32 @@ LABEL_SCORES = _table(
     ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
     ("rule", pl.String(), "which rule decided, in words"),
 )
+ERROR_STREAM = _table(
+    "error_stream",
+    "Mean errors of consecutive labelled requests, for the day whose labels became complete. Kept for good.",
+    ("role", pl.String(), "production, or experimental"),
+    ("model_version", pl.String(), "first 12 hex digits of the artifact's SHA-256"),
+    ("error", pl.String(), "brier (classifier: (y − p)²), or absolute_error (regression: |y − y'|)"),
+    ("block_number", pl.Int16(), "0-based block of the day, in the order of requested_at; at most 50"),
+    ("first_requested_at", UTC, "time of the block's first request, UTC"),
+    ("label_count", pl.Int64(), "labelled requests in the block; at least 20 where the day has as many"),
+    ("error_mean", pl.Float64(), "mean error of the block, 0–1 (brier) or in output units"),
+)
+CONCEPT_DRIFT = _table(
+    "concept_drift",
+    "Whether the error of a model changed for good, as of this day, by two stream detectors.",
+    ("role", pl.String(), "production, or experimental"),
+    ("detector", pl.String(), "adwin, or page_hinkley"),
+    ("state", pl.String(), "stable, rising, falling (since the change that still stands), or insufficient"),
+    ("detected_on", pl.Date(), "day on which the change was found; null where none stands"),
+    ("changed_from", pl.Date(), "day of the first requests after the change, by the detector's estimate"),
+    ("error_before", pl.Float64(), "mean error before the change; where none stands, in the reference"),
+    ("error_after", pl.Float64(), "mean error from the change to this day; where none stands, since the reference"),
+    ("error_reference", pl.Float64(), "mean error in the reference"),
+    ("unit", pl.String(), "what the errors are, with their unit"),
+    ("label_count", pl.Int64(), "labels behind it, from the first reference day to this day"),
+    ("sentence", pl.String(), "the finding, as a sentence"),
+)
 DRIFT_ALERTS = _table(
     "drift_alerts",
     "State of every alert as of this day.",
@@ -410,6 +436,8 @@ TABLES: dict[str, Table] = {
         SLICE_REFERENCE,
         RESIDUAL_HISTOGRAMS,
         LABEL_SCORES,
+        ERROR_STREAM,
+        CONCEPT_DRIFT,
         DRIFT_ALERTS,
         RECOMMENDATIONS,
         MODEL_VERSIONS,

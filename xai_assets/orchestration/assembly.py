@@ -13,6 +13,7 @@ from xai_assets.assets import (
     attribution_histograms,
     attributions,
     candidate_model,
+    concept_drift,
     divergence_set,
     divergence_slices,
     drift_alerts,
@@ -44,6 +45,7 @@ def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
         assets.insert(1, labels.build(config))
         if config.label_delay_days is not None:
             assets += [label_scores.build_residuals(config), label_scores.build(config)]
+            assets += [concept_drift.build_errors(config), concept_drift.build(config)]
     return [*assets, drift_alerts.build(config), recommendations.build(config), candidate_model.build(config)]
 
 

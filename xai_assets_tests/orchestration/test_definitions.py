@@ -11,11 +11,13 @@ ROOT = Path(__file__).parents[2]
 FLOW = [
     "attribution_histograms",
     "candidate_model",
+    "concept_drift",
     "divergence_set",
     "divergence_slices",
     "drift_alerts",
     "drift_scores",
     "drift_slices",
+    "error_stream",
     "experimental_attributions",
     "explanation_quality",
     "explanation_shift",
@@ -37,7 +39,7 @@ from dagster._core.workspace.autodiscovery import loadable_targets_from_python_m
 target, = loadable_targets_from_python_module("xai_assets.definitions", working_directory=".")
 defs = target.target_definition
 defs.get_repository_def().load_all_definitions()
-HEAVY = ("xgboost", "shap", "numba", "sklearn", "pandas", "evidently", "matplotlib", "scipy.stats")
+HEAVY = ("xgboost", "shap", "numba", "sklearn", "pandas", "evidently", "matplotlib", "scipy.stats", "river")
 heavy = [m for m in HEAVY if m in sys.modules]
 print(json.dumps({
     "keys": sorted(k.to_user_string() for k in defs.resolve_asset_graph().get_all_asset_keys()),
