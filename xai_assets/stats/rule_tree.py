@@ -33,6 +33,8 @@ from xai_assets.stats.rules import (
 
 ROWS, OTHER_ROWS, WEIGHT, OTHER_WEIGHT, SUM, OTHER_SUM = range(6)
 _FIRST, _SECOND = (ROWS, WEIGHT, SUM), (OTHER_ROWS, OTHER_WEIGHT, OTHER_SUM)
+GIVE = 0.01
+"""Share of its gain that a cut may give up to be a number with fewer digits: a cut is an estimate anyway."""
 TIE = 1e-9
 """A later column must gain more by this share: equal gains differ by rounding in another order of the rows."""
 
@@ -72,6 +74,7 @@ class _Growth:
     sums: Float64
     min_rows: int
     min_other_rows: int
+    give: float
 
 
 def grow(
@@ -83,6 +86,7 @@ def grow(
     max_depth: int = 3,
     min_rows: int,
     min_second_rows: int = 0,
+    give: float = GIVE,
 ) -> RuleNode:
     """The tree over all rows given.
 
@@ -98,6 +102,8 @@ def grow(
         Conditions in a rule at most (before those on one column are merged).
     min_rows, min_second_rows
         Fewest rows of each group on either side of a split.
+    give
+        Share of its gain that a cut between numbers may give up to have fewer digits.
     """
     other = np.zeros(len(target), dtype=np.bool_) if second is None else second
     growth = _Growth(
@@ -106,6 +112,7 @@ def grow(
         sums=_row_sums(target, weights, other),
         min_rows=min_rows,
         min_other_rows=min_second_rows,
+        give=give,
     )
     return _grown(growth, (), np.ones(len(target), dtype=np.bool_), max_depth)
 
@@ -167,13 +174,23 @@ def _number_split(growth: _Growth, rule: Rule, inside: Mask, column: NumberColum
     gains, places, missing_left = max(candidates, key=lambda c: c[0].max(initial=-inf))
     if gains.max(initial=-inf) <= 0.0:
         return None
-    place = int(places[gains.argmax()])
-    cut = round_between(float(x[place]), float(x[place + 1])) if place + 1 < known else inf
+    first, last = _nearly_best(gains, growth.give)
+    low, high = int(places[first]), int(places[last]) + 1
+    cut = round_between(float(x[low]), float(x[high])) if high < known else inf
     old = condition_on(rule, column)
     assert isinstance(old, Interval)
     left = old.below(cut, missing=some_missing and missing_left)
     right = old.from_cut(cut, missing=some_missing and not missing_left)
     return _Split(float(gains.max()), with_condition(rule, left), with_condition(rule, right), left.matches(column))
+
+
+def _nearly_best(gains: Float64, give: float) -> tuple[int, int]:
+    """First and last of the cuts next to the best one that give up at most this share of its gain."""
+    best = int(gains.argmax())
+    worse = np.flatnonzero(gains < (1.0 - give) * gains[best])
+    after = int(np.searchsorted(worse, best))
+    first = int(worse[after - 1]) + 1 if after > 0 else 0
+    return first, int(worse[after]) - 1 if after < len(worse) else len(gains) - 1
 
 
 def _level_split(growth: _Growth, rule: Rule, inside: Mask, column: LevelColumn) -> _Split | None:

@@ -9,8 +9,9 @@ a one-sided Welch test against everybody else, at a level divided by the number 
 (Bonferroni), together with a size of effect.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -122,23 +123,11 @@ def divergence_slices(
     fit, held = (np.isfinite(size) & part for part in (~held_out, held_out))
     if min(fit.sum(), held.sum()) < MIN_ROWS / 2 or not columns:
         return ()
-    nobody = np.zeros(len(size), dtype=np.bool_)
-    means = _Means(size, weights, nobody)
     tree = grow(_taken(columns, fit), size[fit], weights[fit], max_depth=MAX_DEPTH, min_rows=leaf_rows(int(fit.sum())))
-    nodes = list(tree.nodes())
-    level = LEVEL / max(len(nodes) - 1, 1)
-
-    def holds(a: Mask, b: Mask) -> bool:
-        low, high = sorted((means.of(held & a), means.of(held & b)), key=lambda e: e.mean)
-        return high.mean >= MATERIAL * low.mean and welch_p(high, low) <= level
-
-    kept = _kept(tree, columns, holds)
-    found = [
-        _divergence_slice(node.rule, rule_mask(node.rule, columns), means, flipped, fit, held, len(nodes) - 1)
-        for node in kept.leaves()
-        if node.rule
-    ]
-    return tuple(sorted((s for s in found if s.lift_fit >= LIFT), key=lambda s: (-s.mean_abs_delta, s.sentence)))
+    means = _Means(size, weights, np.zeros(len(size), dtype=np.bool_))
+    search = _DivergenceSearch(means, flipped, fit, held, tests=_tests(tree))
+    found = [search.slice(rule, rule_mask(rule, columns)) for rule in _rules(tree, columns, search)]
+    return tuple(sorted(found, key=lambda s: (-s.mean_abs_delta, s.sentence)))
 
 
 def leaf_rows(rows: int) -> int:
@@ -146,30 +135,51 @@ def leaf_rows(rows: int) -> int:
     return max(LEAF_ROWS, int(np.ceil(LEAF_SHARE * rows)))
 
 
-def _divergence_slice(
-    rule: Rule, inside: Mask, means: "_Means", flipped: Mask, fit: Mask, held: Mask, tests: int
-) -> DivergenceSlice:
-    mine, rest = held & inside, held & ~inside
-    of_mine, of_rest = means.of(mine), means.of(rest)
-    of_fit, of_fit_rest = means.of(fit & inside), means.of(fit & ~inside)
-    lift, p_value = _ratio(of_mine.mean, of_rest.mean), welch_p(of_mine, of_rest)
-    weights = means.weights
-    support = _ratio(weights[mine].sum(), weights[held].sum())
-    return DivergenceSlice(
-        rule=rule,
-        support_share=support,
-        mean_abs_delta=of_mine.mean,
-        mean_abs_delta_rest=of_rest.mean,
-        lift=lift,
-        flip_share=_ratio(weights[mine & flipped].sum(), weights[mine].sum()),
-        flip_share_rest=_ratio(weights[rest & flipped].sum(), weights[rest].sum()),
-        mean_abs_delta_fit=of_fit.mean,
-        lift_fit=_ratio(of_fit.mean, of_fit_rest.mean),
-        p_value=p_value,
-        row_count=int(mine.sum()),
-        row_count_fit=int((fit & inside).sum()),
-        confirmed=lift >= LIFT and support <= MOST_SHARE and p_value <= LEVEL / tests,
-    )
+@dataclass(frozen=True)
+class _DivergenceSearch:
+    """Judges parts by their mean |Δ|."""
+
+    means: "_Means"
+    flipped: Mask
+    fit: Mask
+    held: Mask
+    tests: int
+
+    def holds(self, a: Mask, b: Mask) -> bool:
+        low, high = sorted((self.means.of(self.held & a), self.means.of(self.held & b)), key=lambda e: e.mean)
+        return high.mean >= MATERIAL * low.mean and welch_p(high, low) <= LEVEL / self.tests
+
+    def stands_out(self, inside: Mask) -> bool:
+        return self._mean(inside) >= LIFT * self._mean(~inside)
+
+    def is_alike(self, inside: Mask, more: Mask, outside: Mask) -> bool:
+        alike = self._mean(more) * MATERIAL >= self._mean(inside)
+        return alike and self._mean(more) >= LIFT * self._mean(outside)
+
+    def _mean(self, rows: Mask) -> float:
+        return self.means.of(self.fit & rows).mean
+
+    def slice(self, rule: Rule, inside: Mask) -> DivergenceSlice:
+        weights = self.means.weights
+        mine, rest = self.held & inside, self.held & ~inside
+        of_mine, of_rest = self.means.of(mine), self.means.of(rest)
+        lift, p_value = _ratio(of_mine.mean, of_rest.mean), welch_p(of_mine, of_rest)
+        support = _ratio(weights[mine].sum(), weights[self.held].sum())
+        return DivergenceSlice(
+            rule=rule,
+            support_share=support,
+            mean_abs_delta=of_mine.mean,
+            mean_abs_delta_rest=of_rest.mean,
+            lift=lift,
+            flip_share=_ratio(weights[mine & self.flipped].sum(), weights[mine].sum()),
+            flip_share_rest=_ratio(weights[rest & self.flipped].sum(), weights[rest].sum()),
+            mean_abs_delta_fit=self._mean(inside),
+            lift_fit=_ratio(self._mean(inside), self._mean(~inside)),
+            p_value=p_value,
+            row_count=int(mine.sum()),
+            row_count_fit=int((self.fit & inside).sum()),
+            confirmed=lift >= LIFT and support <= MOST_SHARE and p_value <= LEVEL / self.tests,
+        )
 
 
 # --- where an attribution's drift concentrates -----------------------------------------------------------------------
@@ -217,7 +227,6 @@ def drift_slices(
     if min(parts) < MIN_ROWS / 2 or not columns:
         return ()
     target = log_ratios(cells, weights, is_reference, fit)
-    means = _Means(target, weights, is_reference)
     tree = grow(
         _taken(columns, fit),
         target[fit],
@@ -227,20 +236,9 @@ def drift_slices(
         min_rows=leaf_rows(parts[1]),
         min_second_rows=leaf_rows(parts[0]),
     )
-    tests = searches * max(len(list(tree.nodes())) - 1, 1)
-
-    def holds(a: Mask, b: Mask) -> bool:
-        psi = [_psi(cells, weights, is_reference, held & part) for part in (a, b)]
-        high, low = (a, b) if psi[0] >= psi[1] else (b, a)
-        concentrates = _concentrates(max(psi), min(psi), noted_nats)
-        return concentrates and welch_p(means.of(held & high), means.of(held & low)) <= LEVEL / tests
-
-    kept = _kept(tree, columns, holds)
-    found = []
-    for node in kept.leaves():
-        inside = rule_mask(node.rule, columns)
-        if node.rule and means.of(fit & inside).mean > means.of(fit & ~inside).mean:
-            found.append(_drift_slice(node.rule, inside, means, cells, fit, held, noted_nats, tests))
+    means = _Means(target, weights, is_reference)
+    search = _DriftSearch(means, cells, fit, held, noted_nats, tests=searches * _tests(tree))
+    found = [search.slice(rule, rule_mask(rule, columns)) for rule in _rules(tree, columns, search)]
     return tuple(sorted(found, key=lambda s: (-s.psi_corrected_nats, s.sentence)))
 
 
@@ -258,42 +256,61 @@ def log_ratios(cells: Int64, weights: Float64, is_reference: Mask, fit: Mask) ->
     return np.asarray(np.log(ratio)[codes])
 
 
-def _drift_slice(
-    rule: Rule, inside: Mask, means: "_Means", cells: Int64, fit: Mask, held: Mask, noted_nats: float, tests: int
-) -> DriftSlice:
-    reference, weights = means.second, means.weights
-    mine, rest = held & inside, held & ~inside
-    psi_mine, psi_rest, psi_fit = (_psi(cells, weights, reference, rows) for rows in (mine, rest, fit & inside))
-    p_value = welch_p(means.of(mine), means.of(rest))
-    support = _ratio(weights[mine & ~reference].sum(), weights[held & ~reference].sum())
-    concentrates = _concentrates(psi_mine, psi_rest, noted_nats)
-    return DriftSlice(
-        rule=rule,
-        support_share=support,
-        support_share_reference=_ratio(weights[mine & reference].sum(), weights[held & reference].sum()),
-        psi_corrected_nats=psi_mine,
-        psi_rest_nats=psi_rest,
-        psi_corrected_fit_nats=psi_fit,
-        p_value=p_value,
-        row_count=int((mine & ~reference).sum()),
-        row_count_fit=int((fit & inside & ~reference).sum()),
-        row_count_reference=int((mine & reference).sum()),
-        confirmed=concentrates and support <= MOST_SHARE and p_value <= LEVEL / tests,
-    )
+@dataclass(frozen=True)
+class _DriftSearch:
+    """Judges parts by their corrected PSI, and by the difference of the groups' mean ln(p/q)."""
 
+    means: "_Means"
+    cells: Int64
+    fit: Mask
+    held: Mask
+    noted_nats: float
+    tests: int
 
-def _concentrates(psi: float, psi_rest: float, noted_nats: float) -> bool:
-    share = 1.0 / CONCENTRATION if psi_rest < noted_nats else QUIET_SHARE
-    return psi >= noted_nats and psi_rest <= share * psi
+    def holds(self, a: Mask, b: Mask) -> bool:
+        psi = [self._psi(self.held & part) for part in (a, b)]
+        high, low = (a, b) if psi[0] >= psi[1] else (b, a)
+        difference = welch_p(self.means.of(self.held & high), self.means.of(self.held & low))
+        return self._concentrates(max(psi), min(psi)) and difference <= LEVEL / self.tests
 
+    def stands_out(self, inside: Mask) -> bool:
+        return self.means.of(self.fit & inside).mean > self.means.of(self.fit & ~inside).mean
 
-def _psi(cells: Int64, weights: Float64, reference: Mask, rows: Mask) -> float:
-    """Corrected PSI of the window's rows against the reference's, nats; NaN where one of them has none."""
-    known, codes = np.unique(cells[rows], return_inverse=True)
-    groups = [(codes[g], weights[rows][g]) for g in (reference[rows], ~reference[rows])]
-    old, new = (np.bincount(c, w, max(len(known), 1)) for c, w in groups)
-    m, n = (float(effective_rows(w, w**2)) for _, w in groups)
-    return float(psi_corrected(old, new, n_effective_reference=m, n_effective=n))
+    def is_alike(self, inside: Mask, more: Mask, outside: Mask) -> bool:  # noqa: ARG002 - sizes of PSI do not compare
+        return self._concentrates(self._psi(self.fit & more), self._psi(self.fit & outside))
+
+    def _concentrates(self, psi: float, psi_rest: float) -> bool:
+        share = 1.0 / CONCENTRATION if psi_rest < self.noted_nats else QUIET_SHARE
+        return psi >= self.noted_nats and psi_rest <= share * psi
+
+    def _psi(self, rows: Mask) -> float:
+        """Corrected PSI of the window's rows against the reference's, nats; NaN where one of them has none."""
+        known, codes = np.unique(self.cells[rows], return_inverse=True)
+        reference, weights = self.means.second[rows], self.means.weights[rows]
+        groups = [(codes[g], weights[g]) for g in (reference, ~reference)]
+        old, new = (np.bincount(c, w, max(len(known), 1)) for c, w in groups)
+        m, n = (float(effective_rows(w, w**2)) for _, w in groups)
+        return float(psi_corrected(old, new, n_effective_reference=m, n_effective=n))
+
+    def slice(self, rule: Rule, inside: Mask) -> DriftSlice:
+        reference, weights = self.means.second, self.means.weights
+        mine, rest = self.held & inside, self.held & ~inside
+        psi, psi_rest = self._psi(mine), self._psi(rest)
+        p_value = welch_p(self.means.of(mine), self.means.of(rest))
+        support = _ratio(weights[mine & ~reference].sum(), weights[self.held & ~reference].sum())
+        return DriftSlice(
+            rule=rule,
+            support_share=support,
+            support_share_reference=_ratio(weights[mine & reference].sum(), weights[self.held & reference].sum()),
+            psi_corrected_nats=psi,
+            psi_rest_nats=psi_rest,
+            psi_corrected_fit_nats=self._psi(self.fit & inside),
+            p_value=p_value,
+            row_count=int((mine & ~reference).sum()),
+            row_count_fit=int((self.fit & inside & ~reference).sum()),
+            row_count_reference=int((mine & reference).sum()),
+            confirmed=self._concentrates(psi, psi_rest) and support <= MOST_SHARE and p_value <= LEVEL / self.tests,
+        )
 
 
 # --- what both share -------------------------------------------------------------------------------------------------
@@ -354,13 +371,50 @@ def welch_p(a: Estimate, b: Estimate) -> float:
     return float(stdtr(found.freedom, -found.mean / np.sqrt(found.variance)))
 
 
-def _kept(node: RuleNode, columns: Sequence[SliceColumn], holds: Callable[[Mask, Mask], bool]) -> RuleNode:
+class _Search(Protocol):
+    """What rules are judged by. Masks are bool [n] over all rows; each method takes its own part of them."""
+
+    def holds(self, a: Mask, b: Mask) -> bool:
+        """Whether the held-out rows show a difference between the two sides of a split, and one that matters."""
+
+    def stands_out(self, inside: Mask) -> bool:
+        """Whether a leaf is above the rest in the rows it was found in."""
+
+    def is_alike(self, inside: Mask, more: Mask, outside: Mask) -> bool:
+        """Whether, in the rows in which rules are found, `more` rows stand out as those inside do."""
+
+
+def _rules(tree: RuleNode, columns: Sequence[SliceColumn], search: _Search) -> list[Rule]:
+    """Rules of the leaves that stand out once the splits that do not hold are undone, each as short as it can be."""
+    leaves = [leaf.rule for leaf in _kept(tree, columns, search).leaves() if leaf.rule]
+    high = [rule for rule in leaves if search.stands_out(rule_mask(rule, columns))]
+    return list(dict.fromkeys(_shortened(rule, columns, search) for rule in high))
+
+
+def _kept(node: RuleNode, columns: Sequence[SliceColumn], search: _Search) -> RuleNode:
     """The tree without the splits that held-out rows do not show, from the bottom up."""
-    parts = tuple(_kept(part, columns, holds) for part in node.parts)
+    parts = tuple(_kept(part, columns, search) for part in node.parts)
     if not parts:
         return node
-    shown = any(part.parts for part in parts) or holds(*(rule_mask(part.rule, columns) for part in parts))
+    shown = any(part.parts for part in parts) or search.holds(*(rule_mask(part.rule, columns) for part in parts))
     return RuleNode(node.rule, parts if shown else ())
+
+
+def _shortened(rule: Rule, columns: Sequence[SliceColumn], search: _Search) -> Rule:
+    """The rule without conditions that only cut a slice in pieces: a tree that splits first by something that plays no
+    part finds the same slice once on either side of it."""
+    inside = rule_mask(rule, columns)
+    for condition in rule if len(rule) > 1 else ():
+        shorter = tuple(c for c in rule if c is not condition)
+        wider = rule_mask(shorter, columns)
+        if search.is_alike(inside, wider & ~inside, ~wider):
+            return _shortened(shorter, columns, search)
+    return rule
+
+
+def _tests(tree: RuleNode) -> int:
+    """How many rules could be reported: a node's own, or a shorter one in its place."""
+    return max(len(list(tree.nodes())) - 1, 1)
 
 
 def _taken(columns: Sequence[SliceColumn], rows: Mask) -> list[SliceColumn]:
