@@ -76,7 +76,7 @@ class ShiftJudge:
             enough = 2 * len(set(config.reference_days) - set(days)) >= len(config.reference_days)
             for role in COMPARED:
                 shift = compare(self.monitor, sample, rest, role, (day, window)) if enough else None
-                normal = _normal(reference.aucs, role, window, config.drift.alarm_budget)
+                normal = normal_auc(reference.aucs, role, window, config.drift.alarm_budget)
                 found.append(_row(role, window, days_there, shift, normal, sample.height))
         return pl.DataFrame(found, schema=EXPLANATION_SHIFT.schema, orient="row")
 
@@ -173,7 +173,7 @@ def _without(rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Normal:
+class Normal:
     """What AUC the reference's own windows reach: quantile, of how many windows of how many days."""
 
     auc: float
@@ -181,7 +181,7 @@ class _Normal:
     window_days: int
 
 
-def _normal(aucs: Aucs, role: str, window: int, budget: AlarmBudget) -> _Normal | None:
+def normal_auc(aucs: Aucs, role: str, window: int, budget: AlarmBudget) -> Normal | None:
     """The (1 − budget per day) quantile of the reference's AUCs, the maximum where there are too few for it.
 
     Where the reference is too short for windows of this length, that of the next shorter ones it has: single days
@@ -192,12 +192,12 @@ def _normal(aucs: Aucs, role: str, window: int, budget: AlarmBudget) -> _Normal 
         found = aucs[role, length]
         if len(found) >= FEWEST_WINDOWS:
             level = max(0.0, 1.0 - budget.alarms / budget.per_days)
-            return _Normal(float(np.quantile(found, level, method="higher")), len(found), length)
+            return Normal(float(np.quantile(found, level, method="higher")), len(found), length)
     return None
 
 
 def _row(
-    role: str, window: int, days_there: int, shift: ExplanationShift | None, normal: _Normal | None, rows: int
+    role: str, window: int, days_there: int, shift: ExplanationShift | None, normal: Normal | None, rows: int
 ) -> dict[str, object]:
     verdict, rule = _verdict(shift, normal)
     ranked = () if shift is None else shift.ranked
@@ -218,7 +218,7 @@ def _row(
     }
 
 
-def _verdict(shift: ExplanationShift | None, normal: _Normal | None) -> tuple[str, str]:
+def _verdict(shift: ExplanationShift | None, normal: Normal | None) -> tuple[str, str]:
     if shift is None:
         return "insufficient", INSUFFICIENT
     if normal is None:
