@@ -60,6 +60,28 @@ SCORE_COLUMNS = (
     "outside_share",
     "severity",
 )
+STATISTICS_COLUMNS = (
+    "role",
+    "feature",
+    "mean",
+    "std",
+    "percentile_05",
+    "percentile_50",
+    "percentile_95",
+    "missing_share",
+    "outside_share",
+    "unseen_share",
+)
+DIVERGENCE_SLICE_COLUMNS = (
+    "rule",
+    "support_share",
+    "mean_abs_delta",
+    "mean_abs_delta_rest",
+    "lift",
+    "flip_share",
+    "flip_share_rest",
+)
+DRIFT_SLICE_COLUMNS = ("role", "feature", "rule", "support_share", "psi_corrected_nats", "psi_rest_nats", "window_days")
 INTAKE_COLUMNS = ("date", "status", "rows_read", "rows_stored", "rows_duplicate", "rows_quarantined", "rows_other_days")
 
 
@@ -101,7 +123,7 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     facts = _read(monitor, day)
     headlines = _headlines(facts)
     parts = [_text(headlines), _alerts(facts), _divergence(facts), *_heatmaps(facts), *_histograms(facts)]
-    parts += [_largest(facts), *_service_levels(facts), _intake(facts), _models(facts)]
+    parts += [_largest(facts), _slices(facts), _statistics(facts), *_service_levels(facts), _intake(facts), _models(facts)]
     if with_evidently:
         from xai_assets.flow.evidently_view import raw_inputs_section
 
@@ -349,6 +371,37 @@ def _largest(facts: _Facts) -> str:
     return _section(
         f"Largest shifts over {facts.window} days", _table(rows, "No day has enough requests to be judged.")
     )
+
+
+def _slices(facts: _Facts) -> str:
+    """Where the models differ, and where drift concentrates: the rules that held-out requests bore out."""
+    differ = _confirmed(facts, "divergence_slices", DIVERGENCE_SLICE_COLUMNS)
+    moved = _confirmed(facts, "drift_slices", DRIFT_SLICE_COLUMNS)
+    return _section(
+        "In which requests",
+        _note("Where the two models differ more than elsewhere, |Δ| in output units:"),
+        _table(differ, "No rule was confirmed."),
+        _note("Where the drift of an attribution concentrates, corrected PSI within the rule and of all others:"),
+        _table(moved, "No rule was confirmed."),
+    )
+
+
+def _confirmed(facts: _Facts, table: str, columns: Sequence[str]) -> pl.DataFrame:
+    lake, name = facts.monitor.lake, facts.monitor.name
+    if not lake.exists(table, name, facts.day):
+        return pl.DataFrame()
+    return lake.read(table, name, facts.day).filter("confirmed").select(columns).head(MOST_ROWS)
+
+
+def _statistics(facts: _Facts) -> str:
+    """What inputs and outputs looked like on the day."""
+    lake, name = facts.monitor.lake, facts.monitor.name
+    rows = pl.DataFrame()
+    if lake.exists("feature_statistics", name, facts.day):
+        whole = (pl.col("segment") == OVERALL) & pl.col("role").is_in(VALUE_ROLES)
+        rows = lake.read("feature_statistics", name, facts.day).filter(whole).select(STATISTICS_COLUMNS)
+    table = _table(rows, "No statistics are stored for the day, or it has no requests.")
+    return _section(f"Inputs and outputs on {facts.day}", table)
 
 
 def _intake(facts: _Facts) -> str:

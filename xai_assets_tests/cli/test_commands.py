@@ -185,6 +185,8 @@ def test_report_is_self_contained_and_escaped(xai, stored, monitor, tmp_path):
     assert code == OK
     assert json.loads(out)["file"] == str(target)
     assert "annual_income" in page
+    assert "Drift of the outputs" in page
+    assert "<td>output_difference</td>" in page
     assert page.count("data:image/png;base64,") >= 5
     assert "src='http" not in page
     assert "href=" not in page
