@@ -21,6 +21,9 @@ from xai_assets.records import DIFFERENCE, EXPERIMENTAL, INPUT, OVERALL, PRODUCT
 
 REPORTED_AFTER_DAYS = 7
 """Days for which a resolved alert is still reported."""
+ECHO_TOLERANCE = 1.25
+MEMORY_DAYS = 60
+"""Days for which a story remembers what it saw; longer than the longest usual window."""
 SETTLING_DAYS = 7
 """Alerts that open within so many days of a first one are taken for the same event: windows fill at their own pace."""
 
@@ -52,7 +55,8 @@ def fold_findings(
     resolved after `drift.resolve_after_days` judged days without, and is reported for `REPORTED_AFTER_DAYS` more.
     Days without rows, and days on which its segment had too few requests, count neither way. Nothing that is seen
     on a reference day counts. A finding belongs to a running alert of the same role and feature when their segments
-    are the same or one is `overall`; place and cause shown are those of most of the last `.of` days on which it was
+    are the same or one is `overall`; a longer window that only remembers what a shorter one saw and no longer sees
+    (`is_echo`) counts as not seen; place and cause shown are those of most of the last `.of` days on which it was
     seen, the identity (`fingerprint`) is that of the day it opened.
 
     A changed relation to the truth is believed only outside of disturbed requests: while an input is broken in one
@@ -83,6 +87,28 @@ def fold_findings(
     return _report(tracks, as_of)
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """An effect (nats) seen over the `window_days` days that end on `day`."""
+
+    day: date
+    window_days: int
+    effect: float
+
+
+def is_echo(finding: Finding, day: date, sightings: Sequence[Sighting]) -> bool:
+    """Whether a longer window only remembers what shorter windows saw and no longer see.
+
+    PSI is convex: w days of which k were seen with effect e, the others being as in the reference, reach at most
+    e·k/w together (`ECHO_TOLERANCE` allows for days of different size). What exceeds that is a drift of its own, such
+    as a small lasting one.
+    """
+    days = [day - timedelta(days=i) for i in range(finding.window_days)]
+    shorter = [s for s in sightings if s.window_days < finding.window_days]
+    covered = [max((s.effect for s in shorter if 0 <= (s.day - d).days < s.window_days), default=0.0) for d in days]
+    return bool(shorter) and finding.effect <= ECHO_TOLERANCE * sum(covered) / len(days)
+
+
 @dataclass
 class _Track:
     """One running story. `recent`: for the last judged days, whether it was seen."""
@@ -99,6 +125,7 @@ class _Track:
     opened_on: date | None = None
     resolved_on: date | None = None
     fingerprint: str = ""
+    sightings: list[Sighting] = field(default_factory=list)
 
 
 def fingerprint(role: str, feature: str, segment: str, cause: str) -> str:
@@ -114,7 +141,7 @@ def _step(tracks: Sequence[_Track], day: DayFindings, findings: Sequence[Finding
     finished = [t for t in tracks if t.resolved_on is not None]
     running = [t for t in tracks if t.resolved_on is None]
     attached: dict[int, Finding] = {}
-    for finding in findings:
+    for finding in (f for f in findings if not _is_echo_of(f, day.day, tracks)):
         track = _track_of(finding, running, attached)
         if track is None:
             track = _new_track(finding, day.day)
@@ -124,6 +151,13 @@ def _step(tracks: Sequence[_Track], day: DayFindings, findings: Sequence[Finding
         _advance(track, attached.get(id(track)), day, drift)
     kept = [t for t in running if t.opened_on is not None or any(t.recent)]
     return finished + kept
+
+
+def _is_echo_of(finding: Finding, day: date, tracks: Sequence[_Track]) -> bool:
+    if finding.cause == RELATION_CHANGED or finding.window_days == 1:
+        return False
+    same = [t for t in tracks if not t.of_labels and (t.role, t.feature) == (finding.role, finding.feature)]
+    return is_echo(finding, day, [s for t in same if nested(t.segment, finding.segment) for s in t.sightings])
 
 
 def _track_of(finding: Finding, running: Sequence[_Track], attached: Mapping[int, Finding]) -> _Track | None:
@@ -149,6 +183,8 @@ def _advance(track: _Track, finding: Finding | None, day: DayFindings, drift: Dr
         track.seen = [*track.seen, finding][-of:]
         track.recent = [*track.recent, True][-of:]
         track.last_seen_on, track.clear_days = day.day, 0
+        recently = [s for s in track.sightings if (day.day - s.day).days < MEMORY_DAYS]
+        track.sightings = [*recently, Sighting(day.day, finding.window_days, finding.effect)]
         track.segment = _majority([f.segment for f in track.seen])
     elif (track.role, track.segment) in (day.labels_judged if track.of_labels else day.judged):
         track.recent = [*track.recent, False][-of:]

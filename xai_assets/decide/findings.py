@@ -36,6 +36,8 @@ SCORE_COLUMNS = (
     "feature",
     "window_days",
     "severity",
+    "evidence",
+    "threshold",
     "n_effective",
     "n_effective_reference",
     "psi_corrected_nats",
@@ -73,9 +75,9 @@ ATTRIBUTION_ROLES = (*MODEL_ROLES, DIFFERENCE)
 class Finding:
     """One feature's drift in one role on one day.
 
-    effect in effect_unit (corrected PSI in nats, or change of residuals in output units); evidence: z_score of a
-    changed relation, else equal to effect; exceeding: every segment in which it shows; moved_with: features whose
-    attributions moved as a consequence; detail: the numbers, as sentences.
+    effect in effect_unit (corrected PSI in nats, or change of residuals in output units); evidence: −log10 of its
+    chance when nothing drifts (see `stats.dispersion`), of a changed relation its z_score; exceeding: every segment in
+    which it shows; moved_with: features whose attributions moved as a consequence; detail: the numbers, as sentences.
     """
 
     role: str
@@ -153,14 +155,13 @@ def daily_findings(day: date, scores: Columns | None, label_scores: Columns | No
 
 
 class _View:
-    """Rows of one role, each segment × feature in its judged window: the shortest one with enough requests.
+    """Rows of one role, each segment × feature in its judged window.
 
-    Labels are few: there (`any_window`) the shortest window that exceeds its floor goes before it.
+    That is the shortest window in which the feature exceeds anywhere, the same one for all segments, so that they
+    compare; where it is not judged there, or exceeds nowhere, the shortest one with enough requests.
     """
 
-    def __init__(
-        self, role: str, rows: dict[str, npt.NDArray[Any]], chosen: npt.NDArray[np.int64], *, any_window: bool
-    ) -> None:
+    def __init__(self, role: str, rows: dict[str, npt.NDArray[Any]], chosen: npt.NDArray[np.int64]) -> None:
         self.role = role
         self.rows = rows
         segments: dict[str, int] = {}
@@ -170,10 +171,14 @@ class _View:
         self.segments, self.features = tuple(segments), tuple(features)
         self.at = np.full((len(segments), len(features)), -1, dtype=np.int64)
         self.ranks = rows[_RANK]
-        preferred = (self.ranks[chosen] >= severity_rank("noted")) & any_window
+        windows, feature_of = rows["window_days"][chosen], np.array(f, dtype=np.int64)
+        loud = self.ranks[chosen] >= severity_rank("noted")
+        shortest = np.full(len(features), np.inf)
+        np.minimum.at(shortest, feature_of[loud], windows[loud])
+        preferred = windows == shortest[feature_of]
         # What is written last remains: the longest window goes first, preferred rows go last.
-        order = np.lexsort((-rows["window_days"][chosen], preferred))
-        self.at[np.array(s, dtype=np.int64)[order], np.array(f, dtype=np.int64)[order]] = chosen[order]
+        order = np.lexsort((-windows, preferred))
+        self.at[np.array(s, dtype=np.int64)[order], feature_of[order]] = chosen[order]
 
     def row(self, segment: str, feature: str) -> int | None:
         if segment not in self.segments or feature not in self.features:
@@ -216,8 +221,7 @@ def _views(columns: Columns, wanted: Sequence[str]) -> dict[str, _View]:
     rows = {c: values[used] for c, values in rows.items()}
     rank = {name: severity_rank(name) for name in SEVERITIES}
     rows[_RANK] = np.array([rank[x] for x in rows["severity"]], dtype=np.int64)
-    roles, labels = dict.fromkeys(rows["role"]), "z_score" in rows
-    return {r: _View(r, rows, np.flatnonzero(rows["role"] == r), any_window=labels) for r in roles}
+    return {r: _View(r, rows, np.flatnonzero(rows["role"] == r)) for r in dict.fromkeys(rows["role"])}
 
 
 class _Inputs:
@@ -307,7 +311,11 @@ def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drif
     window = int(view.value("window_days", row))
     before, now = (float(view.value(c, row)) for c in ("importance_reference", "importance"))
     spread = "" if window == 1 else f" over {window} days"
-    numbers = f"corrected PSI {effect:.2f} nats{spread}, mean |φ| {before:.3g} → {now:.3g}."
+    evidence, threshold = (float(view.value(c, row)) for c in ("evidence", "threshold"))
+    numbers = (
+        f"corrected PSI {effect:.2f} nats{spread} (evidence {evidence:.1f}, alarm from {threshold:.1f}), "
+        f"mean |φ| {before:.3g} → {now:.3g}."
+    )
     detail = f"{numbers} {_cause_text(cause, feature, segment, inputs)}".rstrip()
     return Finding(
         role=view.role,
@@ -318,7 +326,7 @@ def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drif
         severity=severity,
         effect=effect,
         effect_unit="nats",
-        evidence=effect,
+        evidence=evidence,
         exceeding=_exceeding(view, feature),
         detail=detail,
     )
@@ -399,7 +407,7 @@ def _input_finding(views: Mapping[str, _View], inputs: _Inputs, feature: str, dr
         severity=facts.severity,
         effect=effect,
         effect_unit="nats",
-        evidence=effect,
+        evidence=float(view.value("evidence", row)) if row is not None else 0.0,
         exceeding=_exceeding(view, feature),
         detail=f"{texts}. No model's attributions have moved so far.",
     )

@@ -110,7 +110,8 @@ def calibrate(
     if len(per_day) >= MIN_REFERENCE_DAYS:
         threshold = westfall_young(per_day, alarm_rate, rng, windows=share)
     else:
-        rule = "benjamini_hochberg" if days >= 2 and len(per_day) else "unknown"
+        known = any(np.isfinite(d.factor).any() for d in found.values())
+        rule = "benjamini_hochberg" if known else "unknown"
         threshold = Threshold(float("nan"), rule, alarm_rate, days)
     return Calibration(found, threshold, _day_share_of(counts), days, per_day)
 

@@ -60,7 +60,7 @@ def _grouped(q: Float64, p: Float64, guide: Float64, m: Float64, n: Float64) -> 
     total, groups = np.zeros_like(n), np.zeros_like(n)
     for j in range(q.shape[-1]):
         open_q, open_p, open_e = open_q + q[..., j], open_p + p[..., j], open_e + n * guide[..., j]
-        full = open_e >= EXPECTED_PER_CELL
+        full = open_e >= EXPECTED_PER_CELL * (1.0 - 1e-9)  # sums of shares round
         total += np.where(full, _term(open_q, open_p, m, n), 0.0)
         groups += full
         last_q, last_p = np.where(full, open_q, last_q), np.where(full, open_p, last_p)

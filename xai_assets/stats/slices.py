@@ -244,16 +244,16 @@ def drift_slices(
 
 def log_ratios(cells: Int64, weights: Float64, is_reference: Mask, fit: Mask) -> Float64:
     """ln(p/q) of each request's cell, float64 [n]; shares from the rows in `fit`, 0 in a cell that holds none."""
-    known, codes = np.unique(cells, return_inverse=True)
+    count = int(cells.max(initial=0)) + 1
     shares = []
-    used = np.bincount(codes[fit], minlength=len(known)) > 0
+    used = np.bincount(cells[fit], minlength=count) > 0
     for group in (~is_reference & fit, is_reference & fit):
-        counts = np.bincount(codes[group], weights[group], len(known))
+        counts = np.bincount(cells[group], weights[group], count)
         n = float(effective_rows(weights[group], weights[group] ** 2))
         smoothed = np.where(used, counts / counts.sum() * n + 0.5, 0.0)
         shares.append(smoothed / smoothed.sum())
-    ratio = np.divide(shares[0], shares[1], out=np.ones(len(known)), where=used)
-    return np.asarray(np.log(ratio)[codes])
+    ratio = np.divide(shares[0], shares[1], out=np.ones(count), where=used)
+    return np.asarray(np.log(ratio)[cells])
 
 
 @dataclass(frozen=True)
@@ -285,10 +285,10 @@ class _DriftSearch:
 
     def _psi(self, rows: Mask) -> float:
         """Corrected PSI of the window's rows against the reference's, nats; NaN where one of them has none."""
-        known, codes = np.unique(self.cells[rows], return_inverse=True)
-        reference, weights = self.means.second[rows], self.means.weights[rows]
-        groups = [(codes[g], weights[g]) for g in (reference, ~reference)]
-        old, new = (np.bincount(c, w, max(len(known), 1)) for c, w in groups)
+        reference, weights = self.means.second, self.means.weights
+        groups = [(self.cells[g], weights[g]) for g in (rows & reference, rows & ~reference)]
+        cells = max((int(c.max(initial=0)) + 1 for c, _ in groups), default=1)
+        old, new = (np.bincount(c, w, cells) for c, w in groups)
         m, n = (float(effective_rows(w, w**2)) for _, w in groups)
         return float(psi_corrected(old, new, n_effective_reference=m, n_effective=n))
 
