@@ -123,7 +123,14 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     facts = _read(monitor, day)
     headlines = _headlines(facts)
     parts = [_text(headlines), _alerts(facts), _divergence(facts), *_heatmaps(facts), *_histograms(facts)]
-    parts += [_largest(facts), _slices(facts), _statistics(facts), *_service_levels(facts), _intake(facts), _models(facts)]
+    parts += [
+        _largest(facts),
+        _slices(facts),
+        _statistics(facts),
+        *_service_levels(facts),
+        _intake(facts),
+        _models(facts),
+    ]
     if with_evidently:
         from xai_assets.flow.evidently_view import raw_inputs_section
 
