@@ -82,6 +82,18 @@ DIVERGENCE_SLICE_COLUMNS = (
     "flip_share_rest",
 )
 DRIFT_SLICE_COLUMNS = ("role", "feature", "rule", "support_share", "psi_corrected_nats", "psi_rest_nats", "window_days")
+SHIFT_COLUMNS = (
+    "role",
+    "window_days",
+    "verdict",
+    "auc",
+    "auc_reference_quantile",
+    "p_value",
+    "row_count",
+    "features",
+    "rule",
+)
+SHIFT_FEATURES = 3
 INTAKE_COLUMNS = ("date", "status", "rows_read", "rows_stored", "rows_duplicate", "rows_quarantined", "rows_other_days")
 
 
@@ -125,6 +137,7 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     parts = [_text(headlines), _alerts(facts), _divergence(facts), *_heatmaps(facts), *_histograms(facts)]
     parts += [
         _largest(facts),
+        *_explanation_shift(facts),
         _slices(facts),
         _statistics(facts),
         *_service_levels(facts),
@@ -378,6 +391,19 @@ def _largest(facts: _Facts) -> str:
     return _section(
         f"Largest shifts over {facts.window} days", _table(rows, "No day has enough requests to be judged.")
     )
+
+
+def _explanation_shift(facts: _Facts) -> list[str]:
+    """All features together, per role and window; nothing where the day was not compared, or with another reference."""
+    lake, name = facts.monitor.lake, facts.monitor.name
+    if not lake.exists("explanation_shift", name, facts.day):
+        return []
+    if lake.metadata("explanation_shift", name, facts.day).get("profile_hash") != facts.profile.profile_hash:
+        return []
+    features = pl.col("features").list.head(SHIFT_FEATURES)
+    rows = lake.read("explanation_shift", name, facts.day).with_columns(features).select(SHIFT_COLUMNS)
+    note = "AUC with which a classifier tells a window's attributions from the reference's; 0.5 where nothing differs."
+    return [_section("Explanations as a whole", _table(rows, "", sentence_last=True), _note(note))]
 
 
 def _slices(facts: _Facts) -> str:
