@@ -54,8 +54,8 @@ class Day:
 class Stream:
     """Days of one seed. The days 1…28 are the reference."""
 
-    def __init__(self, seed: int, requests_per_day: int, memory: float = 0.0) -> None:
-        self.service = Service(seed, requests_per_day, memory)
+    def __init__(self, service: Service) -> None:
+        self.service = service
         self.pair = Pair(self.service)
         self._healthy: dict[int, Day] = {}
         self.profile, self.reference_days = self._reference()

@@ -133,26 +133,28 @@ class Service:
     """The stream of one seed. The same day has the same requests with and without a fault.
 
     memory: share of a day's shift that stays over night (0: days are independent of one another).
+    day_effects: how much days differ, as a multiple of what is usual (0: all requests are independent).
     """
 
-    def __init__(self, seed: int, requests_per_day: int, memory: float = 0.0) -> None:
-        self.seed, self.requests_per_day, self.memory = seed, requests_per_day, memory
+    def __init__(self, seed: int, requests_per_day: int, memory: float = 0.0, day_effects: float = 1.0) -> None:
+        self.seed, self.requests_per_day = seed, requests_per_day
+        self.memory, self.day_effects = memory, day_effects
         self._weekday = np.random.default_rng([seed, 0]).normal(size=(7, len(NUMERIC)))
 
     def day(self, day: int, fault: Fault | None = None, faulty_days: int = 0) -> Requests:
         """Requests of a day, 1-based; days below 1 are history. faulty_days: how long the fault has been there."""
         rng = np.random.default_rng([self.seed, 1, day + 10_000])
         rows = max(30, round(self.requests_per_day * WEEKDAY_TRAFFIC[day % 7] * float(np.exp(rng.normal(0, 0.04)))))
-        source = _bursts(rng, rows)
-        context = {name: _levels(rng, tuple(shares.values()), rows)[source] for name, shares in CONTEXT.items()}
+        source = _bursts(rng, rows, self.day_effects * BURSTS_PER_DAY)
+        context = {name: self._levels(rng, tuple(shares.values()), rows)[source] for name, shares in CONTEXT.items()}
         inside = _inside(context, OVERALL if fault is None else fault.place)
         latent = self._latent(rng, day, context, source, fault, inside)
         if fault is not None and fault.kind == SLOW:
             latent[fault.features[0]] += np.where(inside, fault.amount * faulty_days, 0.0)
         values = {
             **_margins(latent),
-            "product": _levels(rng, PRODUCT_SHARES, rows)[source].astype(np.float64),
-            "device": _levels(rng, DEVICE_SHARES, rows)[source].astype(np.float64),
+            "product": self._levels(rng, PRODUCT_SHARES, rows)[source].astype(np.float64),
+            "device": self._levels(rng, DEVICE_SHARES, rows)[source].astype(np.float64),
             "returning": (rng.random(rows) < 0.35)[source].astype(np.float64),
         }
         for name, share in MISSING.items():
@@ -192,19 +194,17 @@ class Service:
         nights = range(len(weights))
         past = [np.random.default_rng([self.seed, 2, day + 10_000 - i]).normal(size=len(NUMERIC)) for i in nights]
         chance = np.tensordot(weights / np.sqrt((weights**2).sum()), np.array(past), axes=1)
-        return chance + 0.5 * self._weekday[day % 7]
+        return self.day_effects * (chance + 0.5 * self._weekday[day % 7])
+
+    def _levels(self, rng: np.random.Generator, shares: Sequence[float], rows: int) -> Array:
+        p = np.exp(np.log(shares) + self.day_effects * MIX_SHIFT * rng.normal(size=len(shares)))
+        return rng.choice(len(shares), rows, p=p / p.sum())
 
 
-def _levels(rng: np.random.Generator, shares: Sequence[float], rows: int) -> Array:
-    odds = np.log(shares) + MIX_SHIFT * rng.normal(size=len(shares))
-    p = np.exp(odds)
-    return rng.choice(len(shares), rows, p=p / p.sum())
-
-
-def _bursts(rng: np.random.Generator, rows: int) -> Array:
+def _bursts(rng: np.random.Generator, rows: int, bursts: float) -> Array:
     """Which request each row repeats: most repeat none."""
     source = np.arange(rows)
-    for _ in range(rng.poisson(BURSTS_PER_DAY)):
+    for _ in range(rng.poisson(bursts)):
         size = min(1 + rng.poisson(BURST_SHARE * rows), rows)
         source[rng.choice(rows, size, replace=False)] = rng.integers(rows)
     return source
