@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from xai_assets.config import MonitorConfig
-from xai_assets.demo import simulate
 from xai_assets.errors import ProvenanceError
 from xai_assets.flow.attribution import explain_day
 from xai_assets.flow.monitor import Monitor
@@ -37,14 +36,14 @@ from xai_assets.stats.rules import LevelColumn, NumberColumn
 from xai_assets_tests.conftest import day, lending_attributes
 
 FIRST, REFERENCE, FAULTY, LAST = 1, 2, 3, 4
-"""Two clean days, the reference, and two on which brokers log incomes in thousands."""
+"""Two clean days, the reference, and two on which the web channel logs incomes in thousands."""
 
 
 @pytest.fixture(scope="module")
-def explained(tmp_path_factory: pytest.TempPathFactory) -> Monitor:
-    root = tmp_path_factory.mktemp("broken")
-    simulate(root / "data/demo/lending", days=LAST, requests_per_day=1_500, faults=())
-    thousandth = pl.when(pl.col("channel") == "broker").then(0.001).otherwise(1.0)
+def explained(healthy_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Monitor:
+    root = tmp_path_factory.mktemp("broken") / "project"
+    shutil.copytree(healthy_source, root)
+    thousandth = pl.when(pl.col("channel") == "web").then(0.001).otherwise(1.0)
     for number in range(FAULTY, LAST + 1):
         path = root / f"data/demo/lending/logs/{day(number)}.parquet"
         pl.read_parquet(path).with_columns(pl.col("annual_income") * thousandth).write_parquet(path)
@@ -207,9 +206,9 @@ def test_the_drift_of_one_channel_is_found_in_that_channel(monitor: Monitor) -> 
     assert (confirmed["role"], confirmed["feature"], confirmed["rule"]) == (
         "production",
         "annual_income",
-        "channel = broker",
+        "channel = web",
     )
-    assert json.loads(confirmed["conditions_json"]) == [{"column": "channel", "in": ["broker"], "missing": False}]
+    assert json.loads(confirmed["conditions_json"]) == [{"column": "channel", "in": ["web"], "missing": False}]
     assert confirmed["psi_corrected_nats"] > 2 > 0.1 > confirmed["psi_rest_nats"]
     assert confirmed["confirmed_on"] == "rows"
     assert found.note == "looked at annual_income (production, 1 d), loan_amount (experimental, 1 d)"
@@ -220,7 +219,7 @@ def test_the_drift_of_one_channel_is_found_in_that_channel(monitor: Monitor) -> 
 def test_several_days_of_drift_are_confirmed_on_days_of_their_own(monitor: Monitor) -> None:
     store_scores(monitor, LAST, ("experimental", "overall", "annual_income", 2, 1.0, "critical"))
     found = Slicer(monitor).drift_day(day(LAST), "p").frame.filter("confirmed")
-    assert found.select("rule", "window_days", "confirmed_on").rows() == [("channel = broker", 2, "days")]
+    assert found.select("rule", "window_days", "confirmed_on").rows() == [("channel = web", 2, "days")]
 
 
 def test_a_day_without_drift_has_none_but_the_reference_is_kept_for_later(monitor: Monitor) -> None:
@@ -258,7 +257,7 @@ def test_without_the_references_rows_the_note_says_so(monitor: Monitor) -> None:
 
 
 def test_divergence_slices_find_what_was_planted_into_the_outputs(monitor: Monitor) -> None:
-    """The experimental output is moved by 0.3 for young brokers' clients: divergence set and log are rewritten."""
+    """The experimental output is moved by 0.3 for young clients on the web: divergence set and log are rewritten."""
     planted = (pl.col("age_years") < 40) & (pl.col("channel") == "web")
     for number in range(FIRST, LAST + 1):
         log = monitor.lake.read("replay_log", monitor.name, day(number))
@@ -274,16 +273,14 @@ def test_divergence_slices_find_what_was_planted_into_the_outputs(monitor: Monit
     assert found.note.startswith("1 confirmed of 1 found in ")
     assert found.note.endswith(" requests of 4 days")
     budgeted = [
-        write_divergence_set(monitor.lake, monitor.config, day(n), 0.1, "planted", budget=700).explained_rows
+        write_divergence_set(monitor.lake, monitor.config, day(n), 0.1, "planted", budget=300).explained_rows
         for n in range(FIRST, LAST + 1)
     ]
-    assert budgeted == [700] * 4
+    assert budgeted == [300] * 4
     sampled = Slicer(monitor).divergence_day(day(LAST), "p").frame.filter("confirmed")
     support = [f["support_share"].item() for f in (found.frame, sampled)]
     assert sampled["rule"].to_list() == ["age_years < 40 and channel = web"]
-    assert support[1] == pytest.approx(support[0], rel=0.15), (
-        "weights undo that divergent requests are drawn more often"
-    )
+    assert support[1] == pytest.approx(support[0], rel=0.2), "weights undo that divergent requests are drawn more often"
 
 
 def test_few_requests_are_insufficient(monitor: Monitor) -> None:
