@@ -1,81 +1,226 @@
+"""Severities: every rule alone, in its order; the threshold of the day; floors on any metric; labels."""
+
+from typing import Any
+
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
 from xai_assets.config import DriftConfig, EffectFloors
-from xai_assets.decide.severity import grade, grade_labels, noise_limit
+from xai_assets.decide.severity import effects, grade, grade_labels
+from xai_assets.records import SEVERITIES, severity_rank
+from xai_assets.stats.threshold import Threshold
 
 DRIFT = DriftConfig()
-ROW = {
+WESTFALL_YOUNG = Threshold(6.0, "westfall_young", 1 / 30, 28)
+BENJAMINI_HOCHBERG = Threshold(float("nan"), "benjamini_hochberg", 1 / 30, 13)
+UNKNOWN = Threshold(float("nan"), "unknown", 1 / 30, 1)
+NAN = float("nan")
+ROW: dict[str, Any] = {
     "role": "production",
+    "population": "all",
     "feature": "income",
     "n_effective": 5_000.0,
     "n_effective_reference": 100_000.0,
+    "evidence": 20.0,
     "psi_corrected_nats": 0.3,
+    "jensen_shannon": 0.2,
+    "importance_ratio": 1.0,
     "importance_share": 0.2,
-    "cells_used": 21.0,
 }
 
 
-def _grade(drift: DriftConfig = DRIFT, **changes: object) -> tuple[str, str]:
-    row = ROW | changes
-    severity, rule = grade({k: np.array([v], dtype=object) for k, v in row.items()}, drift)
-    return severity[0], rule[0]
+def _grade(
+    *rows: dict[str, Any], drift: DriftConfig = DRIFT, threshold: Threshold = WESTFALL_YOUNG
+) -> dict[str, list[Any]]:
+    columns = {k: np.array([(ROW | r)[k] for r in rows], dtype=object) for k in ROW}
+    return {name: values.tolist() for name, values in grade(columns, drift, threshold).items()}
 
 
 @pytest.mark.parametrize(
-    "psi, expected", [(0.099, "none"), (0.1, "noted"), (0.25, "warning"), (0.5, "critical"), (9.0, "critical")]
+    ("psi", "expected"),
+    [(-0.01, "none"), (0.099, "none"), (0.1, "noted"), (0.25, "warning"), (0.5, "critical"), (9.0, "critical")],
 )
 def test_floors(psi: float, expected: str) -> None:
-    assert _grade(psi_corrected_nats=psi)[0] == expected
+    assert _grade({"psi_corrected_nats": psi})["severity"] == [expected]
 
 
-@pytest.mark.parametrize(
-    "changes, severity, word",
-    [
-        ({}, "warning", "0.300 ≥ 0.25 nats"),
-        ({"n_effective": 199.0}, "insufficient", "199 effective requests in the window, 200 are needed"),
-        ({"n_effective_reference": 10.0}, "insufficient", "10 effective requests in the reference"),
-        ({"n_effective": 0.0, "psi_corrected_nats": np.nan, "cells_used": 1}, "insufficient", "0 effective"),
-        ({"importance_share": 0.01}, "none", "only 1.0% of Σ mean |φ|, below 2.0%"),
-        ({"importance_share": np.nan}, "none", "only"),
-        ({"role": "input", "importance_share": np.nan}, "warning", "0.300"),
-        ({"role": "difference", "importance_share": 0.01}, "none", "only"),
-        ({"n_effective": 200.0, "psi_corrected_nats": 0.15}, "none", "what chance reaches"),
-        ({"feature": "*", "psi_corrected_nats": np.nan}, "none", "never decides"),
-        ({"psi_corrected_nats": np.nan, "cells_used": 1.0}, "none", "below"),
-    ],
+def test_the_evidence_decides_at_the_threshold_itself() -> None:
+    found = _grade(*({"evidence": u} for u in (0.0, 5.999, 6.0, 300.0)))
+    assert found["severity"] == ["none", "none", "warning", "warning"]
+    assert found["threshold"] == [6.0] * 4
+
+
+RULES: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "warning", "evidence over the threshold (Westfall–Young, 28 reference days), effect from 0.25"),
+    ({"psi_corrected_nats": 0.05}, "none", "real, but the effect is below 0.1"),
+    ({"psi_corrected_nats": NAN}, "none", "real, but the effect is below 0.1"),
+    ({"evidence": 5.0}, "none", "evidence is below the alarm threshold (Westfall–Young, 28 reference days)"),
+    ({"evidence": 5.0, "psi_corrected_nats": 0.05}, "none", "evidence and effect are below their limits"),
+    ({"importance_share": 0.019}, "none", "less than 2.0% of Σ mean |φ|"),
+    ({"importance_share": NAN}, "none", "less than 2.0% of Σ mean |φ|"),
+    ({"role": "input", "importance_share": 0.01}, "none", "less than 2.0% of Σ mean |φ|"),
+    ({"role": "difference", "importance_share": 0.01}, "none", "less than 2.0% of Σ mean |φ|"),
+    ({"role": "output", "importance_share": NAN}, "warning", "evidence over the threshold"),
+    ({"evidence": NAN}, "insufficient", "to know what is normal here"),
+    ({"n_effective_reference": 29.0}, "insufficient", "fewer than 30 effective requests in the reference"),
+    ({"n_effective": 29.9}, "insufficient", "fewer than 30 effective requests in the window"),
+    ({"n_effective": 30.0, "n_effective_reference": 30.0}, "warning", "evidence over the threshold"),
+    ({"population": "divergent"}, "none", "divergent requests are described, not judged"),
+    ({"feature": "*", "psi_corrected_nats": NAN, "evidence": NAN}, "none", "for comparison only, never decides"),
+]
+
+
+@pytest.mark.parametrize(("changes", "severity", "words"), RULES, ids=[str(c) for c, *_ in RULES])
+def test_one_field_at_a_time(changes: dict[str, Any], severity: str, words: str) -> None:
+    found = _grade(changes)
+    assert found["severity"] == [severity]
+    assert words in found["rule"][0]
+
+
+def test_of_several_reasons_the_first_is_given() -> None:
+    """Each row is wrong in one more way than the next; what is said first is what would have to change first."""
+    worst: dict[str, Any] = {
+        "feature": "*",
+        "population": "divergent",
+        "n_effective": 3.0,
+        "n_effective_reference": 3.0,
+        "evidence": NAN,
+        "importance_share": 0.0,
+    }
+    rows = [dict(list(worst.items())[i:]) for i in range(len(worst) + 1)]
+    found = _grade(*rows)
+    words = ["never decides", "described", "the window", "the reference", "normal here", "Σ mean", "over the threshold"]
+    assert all(word in rule for word, rule in zip(words, found["rule"], strict=True))
+    assert found["severity"] == ["none", "none", "insufficient", "insufficient", "insufficient", "none", "warning"]
+
+
+def test_what_cannot_be_judged_has_no_threshold() -> None:
+    found = _grade({}, {"feature": "*"}, {"population": "divergent"}, {"evidence": NAN}, {"n_effective": 1.0})
+    np.testing.assert_array_equal(found["threshold"], [6.0, NAN, NAN, NAN, 6.0])
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(["production", "input", "output"]),
+                "population": st.sampled_from(["all", "divergent"]),
+                "feature": st.sampled_from(["income", "*"]),
+                "n_effective": st.sampled_from([0.0, 30.0, 1e6]),
+                "n_effective_reference": st.sampled_from([0.0, 30.0, 1e6]),
+                "evidence": st.sampled_from([NAN, 0.0, 1.0, 3.0, 7.0, 300.0]),
+                "psi_corrected_nats": st.sampled_from([NAN, -0.1, 0.2, 1.0]),
+                "importance_share": st.sampled_from([NAN, 0.0, 0.02, 1.0]),
+            }
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from([WESTFALL_YOUNG, BENJAMINI_HOCHBERG, UNKNOWN]),
 )
-def test_one_field_at_a_time(changes: dict, severity: str, word: str) -> None:
-    found, rule = _grade(**changes)
-    assert found == severity
-    assert word in rule
+@settings(max_examples=80, deadline=None)
+def test_an_alarm_has_both_evidence_and_effect(rows: list[dict[str, Any]], threshold: Threshold) -> None:
+    found = _grade(*rows, threshold=threshold)
+    for row, severity, limit in zip(rows, found["severity"], found["threshold"], strict=True):
+        assert severity in SEVERITIES
+        if severity_rank(severity) >= severity_rank("noted"):
+            assert row["evidence"] >= limit
+            assert row["psi_corrected_nats"] >= DRIFT.effect_floors.noted
+            assert min(row["n_effective"], row["n_effective_reference"]) >= DRIFT.min_effective_rows
+            assert (row["population"], row["feature"]) == ("all", "income")
+            assert row["role"] == "output" or row["importance_share"] >= DRIFT.min_importance_share
 
 
 def test_floors_and_limits_are_the_users() -> None:
-    drift = DriftConfig(effect_floors=EffectFloors(0.4, 0.5, 0.6), min_effective_rows=10_000)
-    assert _grade(drift)[0] == "insufficient"
-    assert _grade(DriftConfig(effect_floors=EffectFloors(0.4, 0.5, 0.6)))[0] == "none"
+    stricter = EffectFloors(0.4, 0.5, 0.6)
+    drift = DriftConfig(effect_floors=stricter, min_effective_rows=10_000)
+    assert _grade({}, drift=drift)["severity"] == ["insufficient"]
+    assert _grade({}, drift=DriftConfig(effect_floors=stricter))["severity"] == ["none"]
+    assert _grade({"importance_share": 0.01}, drift=DriftConfig(min_importance_share=0.005))["severity"] == ["warning"]
 
 
-@pytest.mark.parametrize("cells", [2, 3, 6, 21, 24])
-def test_noise_limit_is_what_chance_exceeds_once_in_thirty_thousand(cells: int) -> None:
-    limit = noise_limit(np.array([float(cells)]), np.array([1_000.0]), np.array([4_000.0]))[0]
-    statistic = limit / (1 / 1_000 + 1 / 4_000) + cells - 1
-    assert 1e-5 < chi2.sf(statistic, cells - 1) < 6e-5
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "psi_corrected_nats",
+        "psi_nats",
+        "jensen_shannon",
+        "kullback_leibler_bits",
+        "kolmogorov_smirnov",
+        "wasserstein",
+        "hellinger",
+        "l_infinity",
+    ],
+)
+def test_floors_are_of_the_metric_the_user_names(metric: Any) -> None:
+    drift = DriftConfig(effect_floors=EffectFloors(0.05, 0.15, 0.25, metric))
+    columns = {k: np.array([v] * 4, dtype=object) for k, v in (ROW | {"psi_corrected_nats": NAN}).items()}
+    columns[metric] = np.array([0.04, 0.05, 0.2, 0.3])
+    found = grade(columns, drift, WESTFALL_YOUNG)
+    assert found["severity"].tolist() == ["none", "noted", "warning", "critical"]
+    np.testing.assert_array_equal(found["effect"], columns[metric])
+    assert set(found["effect_metric"]) == {metric}
 
 
-def test_noise_limit_holds_in_simulation() -> None:
-    from xai_assets.stats.drift import cells_used, psi_corrected
+def test_a_ratio_of_importance_counts_both_ways() -> None:
+    drift = DriftConfig(effect_floors=EffectFloors(1.5, 2.0, 4.0, "importance_ratio"))
+    ratios = [1.0, 1.4, 1 / 1.4, 1.5, 0.5, 2.0, 0.25, 4.0, 0.0, np.inf, NAN]
+    found = _grade(*({"importance_ratio": r} for r in ratios), drift=drift)
+    levels = ["none"] * 3 + ["noted"] + ["warning"] * 2 + ["critical"] * 4 + ["none"]
+    assert found["severity"] == levels
+    np.testing.assert_allclose(found["effect"], [1, 1.4, 1.4, 1.5, 2, 2, 4, 4, np.inf, np.inf, NAN])
+    everything = {"importance_ratio": np.array(ratios)}
+    np.testing.assert_array_equal(effects(everything, drift), found["effect"])
 
-    rng = np.random.default_rng(5)
-    shares = np.r_[np.full(10, 0.08), np.full(10, 0.02)]
-    q, p = rng.multinomial(3_000, shares, 20_000), rng.multinomial(250, shares, 20_000)
-    score = psi_corrected(q, p)
-    limit = noise_limit(cells_used(q, p).astype(float), np.full(20_000, 250.0), np.full(20_000, 3_000.0))
-    assert np.mean(score > limit) < 5e-4
-    plain = 4 * np.sqrt(2 * 19) * (1 / 250 + 1 / 3_000)
-    assert limit.mean() > plain
+
+def test_few_reference_days_take_the_false_discovery_rate_over_all_rows_of_the_day() -> None:
+    rng = np.random.default_rng(3)
+    p = np.concatenate((rng.uniform(size=60), rng.uniform(size=6) * 1e-3))
+    roles = ["production", "experimental", "input"]
+    rows = [{"evidence": u, "role": roles[i % 3]} for i, u in enumerate(-np.log10(p))]
+    found = _grade(*rows, threshold=BENJAMINI_HOCHBERG)
+    discovered = false_discovery_control(p) <= 1 / 30
+    assert 0 < discovered.sum() < 8
+    assert [s == "warning" for s in found["severity"]] == discovered.tolist()
+    (limit,) = set(found["threshold"])
+    assert limit == min(-np.log10(p[discovered]))
+    assert {r for r, x in zip(found["rule"], discovered, strict=True) if x} == {
+        "evidence over the threshold (F distribution and Benjamini–Hochberg: only 13 reference days), effect from 0.25"
+    }
+
+
+def test_with_few_reference_days_more_rows_ask_for_more_evidence() -> None:
+    row, quiet = {"evidence": 2.0}, {"evidence": 0.3}
+    assert _grade(row, threshold=BENJAMINI_HOCHBERG)["severity"] == ["warning"]
+    crowd = _grade(row, *[quiet] * 50, threshold=BENJAMINI_HOCHBERG)
+    assert crowd["severity"] == ["none"] * 51
+    assert crowd["threshold"] == [np.inf] * 51
+    assert "Benjamini–Hochberg: only 13 reference days" in crowd["rule"][0]
+
+
+@pytest.mark.parametrize(
+    "aside",
+    [{"feature": "*"}, {"population": "divergent"}, {"n_effective": 3.0}, {"importance_share": 0.0}, {"evidence": NAN}],
+    ids=str,
+)
+def test_rows_that_cannot_raise_an_alarm_do_not_raise_the_threshold(aside: dict[str, Any]) -> None:
+    rows = [{"evidence": 0.3} | aside] * 50
+    assert _grade({"evidence": 2.0}, *rows, threshold=BENJAMINI_HOCHBERG)["severity"][0] == "warning"
+
+
+def test_one_reference_day_judges_nothing_and_says_so() -> None:
+    found = _grade({}, {"evidence": NAN}, {"feature": "*"}, threshold=UNKNOWN)
+    assert found["severity"] == ["insufficient", "insufficient", "none"]
+    assert found["rule"][0] == "what is normal cannot be told from 1 reference day(s), 2 are needed"
+    assert np.isnan(found["threshold"]).all()
+
+
+def test_no_rows() -> None:
+    for threshold in (WESTFALL_YOUNG, BENJAMINI_HOCHBERG, UNKNOWN):
+        assert {len(v) for v in _grade(threshold=threshold).values()} == {0}
 
 
 LABELS = {
@@ -106,10 +251,10 @@ def test_label_floors() -> None:
 
 def test_labels_one_field_at_a_time() -> None:
     severity, rule = _grade_labels(
-        {"label_count": 199}, {"z_score": 4.4}, {"residual_shift": np.nan, "z_score": np.nan}, {"feature": "*"}
+        {"label_count": 29}, {"z_score": 4.4}, {"residual_shift": np.nan, "z_score": np.nan}, {"feature": "*"}
     )
     assert severity == ["insufficient", "none", "none", "warning"]
-    assert "199 labels" in rule[0]
+    assert "29 labels in the window, 30 are needed" in rule[0]
     assert "z = 4.4 is below 4.5" in rule[1]
     assert "too few labels per cell" in rule[2]
 
