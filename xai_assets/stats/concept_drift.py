@@ -1,7 +1,7 @@
 """Did a model's error change for good? ADWIN and Page–Hinkley over blocks of labelled requests in time order.
 
-Belongs here: errors of single requests, blocks of them, their standard scores, the changes found and what stands of
-them. Does not belong here: which labels are complete, tables (see `flow.concept_drift`), alarms on single features
+Belongs here: errors of single requests, blocks of them, their standard scores, the changes found and what stands
+of them. Does not belong here: which labels are complete, tables (see `flow.concept_drift`), alarms on single features
 (see `stats.residuals`, which says where; this says when).
 
 The loss. Of a classifier the Brier loss (y − p)², of a regression |y − y'|. Brier rather than misclassification: it
@@ -57,7 +57,7 @@ ADWIN_DELTA = 0.002
 """ADWIN's δ: the confidence of each comparison. A window whose mean did not change is cut at one check with a
 probability of about δ at most (Bifet and Gavaldà 2007); river's default."""
 ADWIN_RANGE = 4.0
-"""Scores from −4 to 4 become 0…1, which ADWIN's bound is made for; further ones are taken as ±4."""
+"""Scores from −4 to 4 around their level become 0…1, which ADWIN's bound is made for; further ones are taken as ±4."""
 PAGE_HINKLEY_DELTA = 0.5
 """Page–Hinkley's δ: the change of the mean that is tolerated, in standard deviations of one value."""
 PAGE_HINKLEY_THRESHOLD = 15.0
@@ -114,6 +114,11 @@ class Change:
     @property
     def rises(self) -> bool:
         return self.error_after > self.error_before
+
+    def stands_at(self, error: float) -> bool:
+        """Whether more than half of the change is still there where the mean error since is `error`."""
+        size = self.error_after - self.error_before
+        return (error - self.error_before) * size > STANDING_SHARE * size**2
 
 
 @dataclass(frozen=True)
@@ -240,24 +245,25 @@ def _values_of_day(rows: Float64, scale: ErrorScale) -> Float64:
 def find_changes(values: ErrorValues, detector: str) -> tuple[Change, ...]:
     """Every change that a detector finds, in order; it starts afresh after each. Of a longer stream, the first ones.
 
-    `adwin`: the window that ADWIN keeps is what came after the change. `page_hinkley`: two-sided, without forgetting;
-    it names no beginning, so that is where two means fit the scores since the last start best (least squares).
+    Where a change began is where two means fit the scores since the last start best (least squares). Page–Hinkley
+    names no beginning, and the window that river's ADWIN keeps is one bucket shorter than it was, not what came after
+    the change: measured, it began 41 days too early.
     """
-    watch = {ADWIN: _adwin, PAGE_HINKLEY: _page_hinkley}[detector]()
+    found = {ADWIN: _adwin, PAGE_HINKLEY: _page_hinkley}[detector]()
     changes: list[Change] = []
     start = level = 0
+    centre = 0.0  # of the scores since the last change, so that ADWIN's range stays around them
     for i, score in enumerate(values.score):
-        width = watch(float(score))
-        if width is None:
+        if not found(float(score - centre)):
             continue
-        began = i + 1 - width if width else start + best_split(values.score[start : i + 1])
+        began = start + best_split(values.score[start : i + 1])
         changes.append(Change(i, began, values.error(level, began), values.error(began, i + 1)))
-        start, level = i + 1, began
+        start, level, centre = i + 1, began, values.score[began : i + 1].mean()
     return tuple(changes)
 
 
-Watch = Callable[[float], int | None]
-"""Takes a score; returns None, or after a change the number of values since it (0 where the detector cannot tell)."""
+Watch = Callable[[float], bool]
+"""Takes the next score; says whether there was a change."""
 
 
 def _adwin() -> Watch:
@@ -265,11 +271,11 @@ def _adwin() -> Watch:
 
     detector = drift.ADWIN(delta=ADWIN_DELTA, clock=1, grace_period=LEAST_INSTANCES)
 
-    def watch(score: float) -> int | None:
+    def found(score: float) -> bool:
         detector.update(min(max(0.5 + score / (2 * ADWIN_RANGE), 0.0), 1.0))
-        return int(detector.width) if detector.drift_detected else None
+        return bool(detector.drift_detected)
 
-    return watch
+    return found
 
 
 def _page_hinkley() -> Watch:
@@ -280,11 +286,11 @@ def _page_hinkley() -> Watch:
     settings = {"delta": PAGE_HINKLEY_DELTA, "threshold": PAGE_HINKLEY_THRESHOLD, "alpha": 1.0}
     detector = drift.PageHinkley(min_instances=LEAST_INSTANCES, mode="both", **settings)
 
-    def watch(score: float) -> int | None:
+    def found(score: float) -> bool:
         detector.update(score)
-        return 0 if detector.drift_detected else None
+        return bool(detector.drift_detected)
 
-    return watch
+    return found
 
 
 def best_split(values: Float64) -> int:
@@ -303,12 +309,17 @@ def state_after(values: ErrorValues, changes: Sequence[Change], count: int) -> E
     """What stands after the first `count` values, of the changes found among them and after the reference.
 
     The last change whose effect is still there: the mean error since it differs from that before it by more than half
-    of what it did when it was found. So an excursion, or a false alarm, wears off by itself.
+    of what it did when it was found. So an excursion, or a false alarm, wears off by itself. A rise in several steps
+    is told as one, from the first step that stood when the next was found.
     """
     if count < LEAST_VALUES:
         return ErrorState(INSUFFICIENT, None, float("nan"), float("nan"))
-    for change in reversed([c for c in changes if values.reference <= c.found_at < count]):
-        now, then = values.error(change.began_at, count), change.error_after - change.error_before
-        if (now - change.error_before) * then > STANDING_SHARE * then**2:
-            return ErrorState(RISING if change.rises else FALLING, change, change.error_before, now)
-    return ErrorState(STABLE, None, values.error(0, values.reference), values.error(values.reference, count))
+    known = [c for c in changes if values.reference <= c.found_at < count]
+    while known and not known[-1].stands_at(values.error(known[-1].began_at, count)):
+        known.pop()
+    if not known:
+        return ErrorState(STABLE, None, values.error(0, values.reference), values.error(values.reference, count))
+    now, first = values.error(known[-1].began_at, count), known.pop()
+    while known and known[-1].rises == first.rises and known[-1].stands_at(first.error_before):
+        first = known.pop()
+    return ErrorState(RISING if first.rises else FALLING, first, first.error_before, now)
