@@ -6,6 +6,7 @@ Belongs here: comparing windows of the reference with the rest of it, role by ro
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +44,25 @@ class DailyCounts:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Hypotheses of one kind, to be calibrated over `days` successive reference days.
+
+    judged: hypotheses that can raise an alarm, bool [S, d]; windows: by length in days, every window of that length
+    within the reference against the rest of it, arrays [days − length + 1, S, d].
+    """
+
+    days: int
+    judged: npt.NDArray[np.bool_]
+    windows: Callable[[int], ReferenceWindows]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a monitor's scores are held against.
 
-    dispersions: by (role, window in days), arrays [S, d] in the order of the reference's segments and the role's
-    features; day_share_reference: Σ n_t²/(Σ n_t)² of the reference's days per segment, [S]; reference_days: days with
-    requests; maxima: largest evidence of each reference day.
+    dispersions: by (role or family, window in days), arrays [S, d] in the order of the reference's segments and the
+    role's features; day_share_reference: Σ n_t²/(Σ n_t)² of the reference's days per segment, [S]; reference_days: days
+    with requests; maxima: largest evidence of each reference day.
     """
 
     dispersions: Mapping[tuple[str, int], Dispersion]
@@ -89,23 +103,55 @@ def calibrate(
     A window is measured where the reference holds it twice; longer ones are extrapolated. With fewer than
     `MIN_REFERENCE_DAYS` the threshold is found anew each day (Benjamini–Hochberg); with one there is none.
     """
-    days = int(np.count_nonzero(next(iter(counts.values())).total[:, 0] > 0)) if counts else 0
+    measure = partial(reference_windows, min_effective_rows=min_effective_rows, weekdays=weekdays)
+    families = {role: Family(len(d.weight), d.judged, partial(measure, d)) for role, d in counts.items()}
+    n = next(iter(counts.values())).n() if counts else np.empty((0, 0))
+    return calibrate_families(families, n, windows_days, alarm_rate=alarm_rate, rng=rng)
+
+
+def calibrate_families(
+    families: Mapping[str, Family],
+    n: Float64,
+    windows_days: Sequence[int],
+    *,
+    alarm_rate: float,
+    rng: np.random.Generator,
+) -> Calibration:
+    """Dispersions of all families and windows, and the one threshold over all of them.
+
+    Parameters
+    ----------
+    families
+        By name, over the same T days; they share one threshold.
+    n
+        Effective requests (or labels) of each day, [T, S]; 0 on a day without any.
+    windows_days
+        Lengths of the windows.
+    alarm_rate
+        False alarms a day, in 0…1.
+    rng
+        For the bootstrap.
+
+    Notes
+    -----
+    As those of `calibrate`.
+    """
     found: dict[tuple[str, int], Dispersion] = {}
     maxima: dict[int, list[Float64]] = {}
-    for role, daily in counts.items():
-        length = len(daily.weight)
-        measured = [w for w in sorted(windows_days) if length >= 2 * w]
+    for name, family in families.items():
+        measured = [w for w in sorted(windows_days) if family.days >= 2 * w]
         for window in measured:
-            windows = reference_windows(daily, window, min_effective_rows, weekdays)
-            found[role, window] = _completed(dispersion(windows))
-            largest = _largest(windows, daily.judged)
+            windows = family.windows(window)
+            found[name, window] = _completed(dispersion(windows))
+            largest = _largest(windows, family.judged)
             maxima.setdefault(window, []).append(np.concatenate((np.full(window - 1, np.nan), largest)))
         for window in sorted(set(windows_days) - set(measured)):
             if measured:
                 short, long = measured[0], measured[-1]
-                found[role, window] = extrapolated(found[role, short], found[role, long], long / short, window / long)
+                found[name, window] = extrapolated(found[name, short], found[name, long], long / short, window / long)
     per_day = _fmax([m for series in maxima.values() for m in series])
     per_day = per_day[np.isfinite(per_day)]
+    days = int(np.count_nonzero(n[:, 0] > 0)) if n.size else 0
     share = len(set(windows_days)) / max(len(maxima), 1)
     if len(per_day) >= MIN_REFERENCE_DAYS:
         threshold = westfall_young(per_day, alarm_rate, rng, windows=share)
@@ -113,7 +159,7 @@ def calibrate(
         known = any(np.isfinite(d.factor).any() for d in found.values())
         rule = "benjamini_hochberg" if known else "unknown"
         threshold = Threshold(float("nan"), rule, alarm_rate, days)
-    return Calibration(found, threshold, _day_share_of(counts), days, per_day)
+    return Calibration(found, threshold, day_share(n), days, per_day)
 
 
 def reference_windows(
@@ -168,7 +214,7 @@ def _rest(daily: DailyCounts, window_days: int, weekdays: npt.NDArray[np.int64] 
         others[window] = False
         weight = np.maximum(sums[key] - daily.weight[window].sum(axis=0, dtype=np.float64), 0.0)
         m = _effective(daily.total[others].sum(axis=0), daily.squares[others].sum(axis=0))
-        return weight, m, _day_share(n[others])
+        return weight, m, day_share(n[others])
 
     return of
 
@@ -201,12 +247,8 @@ def _completed(found: Dispersion) -> Dispersion:
     return Dispersion(**arrays)
 
 
-def _day_share_of(counts: Mapping[str, DailyCounts]) -> Float64:
-    return _day_share(next(iter(counts.values())).n()) if counts else np.empty(0)
-
-
-def _day_share(n: Float64) -> Float64:
-    """Σ n_t²/(Σ n_t)² over axis 0."""
+def day_share(n: Float64) -> Float64:
+    """κ = Σ n_t²/(Σ n_t)² over the days of axis 0; 0 where there is nothing."""
     return _divide((n**2).sum(axis=0), n.sum(axis=0) ** 2)
 
 
