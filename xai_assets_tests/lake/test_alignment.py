@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xai_assets.errors import ProvenanceError
-from xai_assets.lake.alignment import RowReader, explained_batches
+from xai_assets.lake.alignment import RowReader, explained_batches, rows_at
 from xai_assets.lake.store import Lake
 from xai_assets.lake.tables import DIVERGENCE_SET, REPLAY_LOG
 
@@ -63,3 +63,22 @@ def test_a_stream_that_ends_too_soon_is_refused() -> None:
     assert reader.take(2)["a"].to_list() == [2, 3]
     with pytest.raises(ProvenanceError, match="same rows"):
         reader.take(1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(0, 40), batch=st.integers(1, 17), data=st.data())
+def test_rows_at_positions_are_those_of_the_whole_table(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, data: st.DataObject
+) -> None:
+    positions = sorted(data.draw(st.sets(st.integers(0, max(rows - 1, 0)), max_size=rows)))
+    lake = Lake(str(tmp_path_factory.mktemp("lake")))
+    store(lake, rows, [])
+    found = rows_at(lake, "replay_log", "m", DAY, ["income", "request_id"], np.array(positions, np.uint32), batch)
+    assert found.equals(lake.read("replay_log", "m", DAY, ["income", "request_id"])[positions])
+
+
+def test_a_position_past_the_end_is_refused(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    store(lake, 5, [])
+    with pytest.raises(ProvenanceError, match=r"past the end of replay_log.*positions below 5"):
+        rows_at(lake, "replay_log", "m", DAY, ["income"], np.array([2, 5]))
