@@ -55,6 +55,12 @@ def write_day_errors(monitor: Monitor, day: date, provenance: str) -> Mapping[st
     return {"requests_of": str(cohort), "labelled_requests": rows.height, **errors}
 
 
+def findings(monitor: Monitor, day: date) -> list[str]:
+    """What the detectors said as of a day, rises first; nothing where the day is not stored."""
+    rows = monitor.lake.read_days("concept_drift", monitor.name, [day])
+    return rows.sort(pl.col("state") != RISING, maintain_order=True)["sentence"].to_list()
+
+
 def error_kind(monitor: Monitor, role: str) -> str:
     """The loss of a role's model: `brier` of a classifier, `absolute_error` of a regression."""
     return BRIER if monitor.model(role).is_classifier else ABSOLUTE_ERROR

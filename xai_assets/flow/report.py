@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from xai_assets.errors import LakeError
+from xai_assets.flow.concept_drift import findings
 from xai_assets.flow.decisions import Recommender
 from xai_assets.flow.histograms import role_features
 from xai_assets.flow.monitor import Monitor
@@ -138,6 +139,7 @@ def build_report(monitor: Monitor, day: date | None = None, *, with_evidently: b
     parts += [
         _largest(facts),
         *_explanation_shift(facts),
+        *_concept_drift(facts),
         _slices(facts),
         _statistics(facts),
         *_service_levels(facts),
@@ -404,6 +406,12 @@ def _explanation_shift(facts: _Facts) -> list[str]:
     rows = lake.read("explanation_shift", name, facts.day).with_columns(features).select(SHIFT_COLUMNS)
     note = "AUC with which a classifier tells a window's attributions from the reference's; 0.5 where nothing differs."
     return [_section("Explanations as a whole", _table(rows, "", sentence_last=True), _note(note))]
+
+
+def _concept_drift(facts: _Facts) -> list[str]:
+    """Whether the models' errors changed, where labels are compared."""
+    found = findings(facts.monitor, facts.day)
+    return [_section("Errors of labelled requests", *map(_note, found))] if found else []
 
 
 def _slices(facts: _Facts) -> str:

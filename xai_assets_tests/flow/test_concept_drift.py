@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from xai_assets.config import MonitorConfig
-from xai_assets.flow.concept_drift import ConceptFolder, write_day_errors
+from xai_assets.flow.concept_drift import ConceptFolder, findings, write_day_errors
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
 from xai_assets.lake.store import Lake
@@ -129,6 +129,17 @@ def test_a_model_that_errs_more_from_a_day_on_is_found_and_the_other_is_left_alo
         assert str(row["changed_from"]) in row["sentence"]
     words = {"binary:logistic": "Brier", "reg:squarederror": "output units"}
     assert words[monitor.model("production").objective] in after["experimental", "adwin"]["unit"]
+
+
+def test_findings_of_a_stored_day_name_a_rise_first(monitor: Monitor) -> None:
+    for number in range(30):
+        write_requests(monitor, number, noise=0.1 if number < 22 else 0.7)
+    write_errors(monitor, DELAY, 29 + DELAY)
+    assert findings(monitor, day(29 + DELAY)) == []
+    ConceptFolder(monitor).write_day(day(29 + DELAY), "p")
+    first, *rest = findings(monitor, day(29 + DELAY))
+    assert "the experimental model's Brier loss rose from" in first
+    assert sum("no change of the production model's Brier loss stands" in s for s in rest) == 2
 
 
 def test_before_the_reference_has_its_labels_nothing_is_judged(monitor: Monitor) -> None:
