@@ -41,7 +41,7 @@ def psi(
     Source: symmetrised Kullback–Leibler divergence (Jeffreys 1946).
     """
     q, p = _smoothed(reference, current, n_effective_reference, n_effective)
-    return _total((p - q) * _log_ratio(p, q))
+    return _psi(q, p, _log_ratio(p, q))
 
 
 def psi_corrected(
@@ -105,7 +105,7 @@ def kullback_leibler(
 ) -> Float64:
     """Σ p log2(p/q) of current p from reference q, in bits; 0…∞, not symmetric. Smoothed as `psi` is."""
     q, p = _smoothed(reference, current, n_effective_reference, n_effective)
-    return np.asarray(_total(p * _log_ratio(p, q)) / np.log(2.0))
+    return _kullback_leibler(p, _log_ratio(p, q))
 
 
 def jensen_shannon(reference: Counts, current: Counts) -> Float64:
@@ -114,10 +114,7 @@ def jensen_shannon(reference: Counts, current: Counts) -> Float64:
     >>> float(jensen_shannon([1.0, 0.0], [0.0, 1.0]))
     1.0
     """
-    q, p = _shares(reference, current)
-    middle = (p + q) / 2
-    divergence = _total(p * _log_ratio(p, middle) + q * _log_ratio(q, middle)) / (2 * np.log(2.0))
-    return np.asarray(np.sqrt(np.clip(divergence, 0.0, 1.0)))
+    return _jensen_shannon(*_shares(reference, current))
 
 
 def kolmogorov_smirnov(reference: Counts, current: Counts) -> Float64:
@@ -126,20 +123,17 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> Float64:
     Cells are taken in their order (below, inner, above, null). For categories that order has no meaning: read
     `l_infinity` or `psi` there.
     """
-    q, p = _shares(reference, current)
-    return np.asarray(np.minimum(np.max(np.abs(np.cumsum(p - q, axis=-1)), axis=-1), 1.0))
+    return _kolmogorov_smirnov(*_shares(reference, current))
 
 
 def hellinger(reference: Counts, current: Counts) -> Float64:
     """√(½ Σ (√p−√q)²); 0…1, a metric, symmetric."""
-    q, p = _shares(reference, current)
-    return np.asarray(np.sqrt(np.minimum(_total((np.sqrt(p) - np.sqrt(q)) ** 2) / 2, 1.0)))
+    return _hellinger(*_shares(reference, current))
 
 
 def l_infinity(reference: Counts, current: Counts) -> Float64:
     """max |p−q|: the largest change of a cell's share; 0…1, symmetric."""
-    q, p = _shares(reference, current)
-    return np.asarray(np.max(np.abs(p - q), axis=-1))
+    return _l_infinity(*_shares(reference, current))
 
 
 def wasserstein(reference: Counts, current: Counts, reference_means: Counts, current_means: Counts) -> Float64:
@@ -161,6 +155,59 @@ def wasserstein(reference: Counts, current: Counts, reference_means: Counts, cur
     order = np.argsort(positions, axis=-1)
     positions, masses = (np.take_along_axis(a, order, axis=-1) for a in (positions, masses))
     return _total(np.abs(np.cumsum(masses, axis=-1))[..., :-1] * np.diff(positions, axis=-1))
+
+
+def distances(
+    reference: Counts,
+    current: Counts,
+    reference_means: Counts,
+    current_means: Counts,
+    *,
+    n_effective_reference: Counts,
+    n_effective: Counts,
+) -> dict[str, Float64]:
+    """Every distance above by its column in `drift_scores`, with what they share computed once."""
+    sizes = {"n_effective_reference": n_effective_reference, "n_effective": n_effective}
+    q, p = _shares(reference, current)
+    smooth_q, smooth_p = _smoothed(reference, current, n_effective_reference, n_effective)
+    ratio = _log_ratio(smooth_p, smooth_q)
+    raw = _psi(smooth_q, smooth_p, ratio)
+    return {
+        "psi_nats": raw,
+        "psi_corrected_nats": raw - psi_null_mean(reference, current, **sizes),
+        "jensen_shannon": _jensen_shannon(q, p),
+        "kullback_leibler_bits": _kullback_leibler(smooth_p, ratio),
+        "kolmogorov_smirnov": _kolmogorov_smirnov(q, p),
+        "wasserstein": wasserstein(reference, current, reference_means, current_means),
+        "hellinger": _hellinger(q, p),
+        "l_infinity": _l_infinity(q, p),
+    }
+
+
+def _psi(q: Float64, p: Float64, log_ratio: Float64) -> Float64:
+    return _total((p - q) * log_ratio)
+
+
+def _kullback_leibler(p: Float64, log_ratio: Float64) -> Float64:
+    return np.asarray(_total(p * log_ratio) / np.log(2.0))
+
+
+def _jensen_shannon(q: Float64, p: Float64) -> Float64:
+    middle = (p + q) / 2
+    divergence = _total(p * _log_ratio(p, middle) + q * _log_ratio(q, middle)) / (2 * np.log(2.0))
+    return np.asarray(np.sqrt(np.clip(divergence, 0.0, 1.0)))
+
+
+def _kolmogorov_smirnov(q: Float64, p: Float64) -> Float64:
+    return np.asarray(np.minimum(np.max(np.abs(np.cumsum(p - q, axis=-1)), axis=-1), 1.0))
+
+
+def _hellinger(q: Float64, p: Float64) -> Float64:
+    return np.asarray(np.sqrt(np.minimum(_total((np.sqrt(p) - np.sqrt(q)) ** 2) / 2, 1.0)))
+
+
+def _l_infinity(q: Float64, p: Float64) -> Float64:
+    return np.asarray(np.max(np.abs(p - q), axis=-1))
 
 
 def importance_ratio(reference: Counts, current: Counts) -> Float64:

@@ -152,18 +152,7 @@ def _cell_masks(edges: Sequence[Edges], cells: int) -> tuple[_Mask, _Mask]:
 
 
 def _distances(q: _Side, p: _Side) -> dict[str, Float64]:
-    sizes: dict[str, Any] = {"n_effective_reference": q.n, "n_effective": p.n}
-    raw = drift.psi(q.weight, p.weight, **sizes)
-    return {
-        "psi_nats": raw,
-        "psi_corrected_nats": raw - drift.psi_null_mean(q.weight, p.weight, **sizes),
-        "jensen_shannon": drift.jensen_shannon(q.weight, p.weight),
-        "kullback_leibler_bits": drift.kullback_leibler(q.weight, p.weight, **sizes),
-        "kolmogorov_smirnov": drift.kolmogorov_smirnov(q.weight, p.weight),
-        "wasserstein": drift.wasserstein(q.weight, p.weight, q.cell_means, p.cell_means),
-        "hellinger": drift.hellinger(q.weight, p.weight),
-        "l_infinity": drift.l_infinity(q.weight, p.weight),
-    }
+    return drift.distances(q.weight, p.weight, q.cell_means, p.cell_means, n_effective_reference=q.n, n_effective=p.n)
 
 
 def _evidence(q: _Side, p: _Side, normal: Normal | None) -> dict[str, Float64]:
