@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 from xai_assets.errors import ConfigError, nearest
-from xai_assets.records import FeatureSpec
+from xai_assets.records import MODEL_ROLES, FeatureSpec
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -92,13 +92,14 @@ class ModelConfig:
 
     `path` may also be an MLflow URI (`models:/name/3`, `runs:/id/path`) or folder. `kind` "auto" tells by content.
     `trust_pickle` lets a pickle, a joblib file or a PyTorch archive be loaded, which runs code in it; only with its
-    `sha256`.
+    `sha256`. `previous` is the version that was in service before: the monitor then tells what its replacement changed.
     """
 
     path: str
     kind: Literal["auto", "xgboost", "lightgbm", "catboost", "sklearn", "onnx", "torch", "mlflow", "pickle"] = "auto"
     sha256: str | None = None
     trust_pickle: bool = False
+    previous: "ModelConfig | None" = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,18 @@ class MonitorConfig:
     def label_delay_days(self) -> int | None:
         """Days after a request by which its label is there whatever it is; None where labels are not compared."""
         return None if self.labels is None else self.labels.complete_after_days
+
+    @property
+    def roles_with_previous(self) -> tuple[str, ...]:
+        """Model roles whose earlier version is configured."""
+        return tuple(r for r in MODEL_ROLES if getattr(self.models, r).previous is not None)
+
+    @property
+    def alarm_rate_per_family(self) -> float:
+        """False alarms a day that one family of scores may raise: `drift.alarm_budget`, of which drift scores and
+        label scores get half each where labels are compared."""
+        budget = self.drift.alarm_budget
+        return budget.alarms / budget.per_days / (1 if self.label_delay_days is None else 2)
 
     def feature_column(self, feature: str) -> str:
         """Name of a feature's column in the source."""
@@ -503,17 +516,26 @@ def _formats(c: MonitorConfig) -> None:
 
 
 def _models(c: MonitorConfig) -> None:
-    for role in ("production", "experimental"):
+    for role in MODEL_ROLES:
         model: ModelConfig = getattr(c.models, role)
         path = f"{c.name}.models.{role}"
-        if model.trust_pickle and model.sha256 is None:
-            expected = "the SHA-256 of the file beside trust_pickle: loading it runs its code"
-            raise ConfigError(f"{path}.sha256 is missing", expected=expected, next_step=f"sha256sum {model.path}")
-        if model.trust_pickle and not re.fullmatch(r"[0-9a-fA-F]{64}", str(model.sha256)):
-            raise _wrong(f"{path}.sha256", "64 hexadecimal digits", model.sha256)
-        if model.kind == "pickle" and not model.trust_pickle:
-            expected = "a kind such as xgboost, or trust_pickle: true and sha256: loading a pickle runs its code"
-            raise _wrong(f"{path}.kind", expected, model.kind)
+        _artifact(model, path)
+        if model.previous is not None:
+            _artifact(model.previous, f"{path}.previous")
+            if model.previous.previous is not None:
+                expected = "one earlier version: it is compared with the present one only"
+                raise _wrong(f"{path}.previous.previous", expected, model.previous.previous.path)
+
+
+def _artifact(model: ModelConfig, path: str) -> None:
+    if model.trust_pickle and model.sha256 is None:
+        expected = "the SHA-256 of the file beside trust_pickle: loading it runs its code"
+        raise ConfigError(f"{path}.sha256 is missing", expected=expected, next_step=f"sha256sum {model.path}")
+    if model.trust_pickle and not re.fullmatch(r"[0-9a-fA-F]{64}", str(model.sha256)):
+        raise _wrong(f"{path}.sha256", "64 hexadecimal digits", model.sha256)
+    if model.kind == "pickle" and not model.trust_pickle:
+        expected = "a kind such as xgboost, or trust_pickle: true and sha256: loading a pickle runs its code"
+        raise _wrong(f"{path}.kind", expected, model.kind)
 
 
 def _ranges(c: MonitorConfig) -> None:

@@ -128,7 +128,11 @@ class ServiceLevel:
 
 @dataclass(frozen=True)
 class Alert:
-    """One row of `drift_alerts` as of a day: the state of one fault's signal."""
+    """One row of `drift_alerts` as of a day: the state of one fault's signal.
+
+    effect_of: what it came with. `data`: other requests; `model`: a new version of the model; `both`; `truth`: the
+    outcomes changed.
+    """
 
     fingerprint: str
     state: str  # "open" (first day) | "ongoing" | "resolved"
@@ -145,6 +149,7 @@ class Alert:
     effect_unit: str
     sentence: str
     moved_with: tuple[str, ...] = ()
+    effect_of: str = "data"
 
 
 @dataclass(frozen=True)

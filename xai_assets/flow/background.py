@@ -15,6 +15,7 @@ that attributions over another background are stale, never mixed.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import date
 
 import numpy as np
@@ -27,6 +28,7 @@ from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
 from xai_assets.flow.refusals import predictable
 from xai_assets.lake.sampling import Reservoir, stable_keys
+from xai_assets.models.model import Model
 from xai_assets.records import MODEL_ROLES
 
 TABLE = "explanation_background"
@@ -46,7 +48,12 @@ def monitor_explainer(monitor: Monitor, role: str, method: str | None = None, *,
     LakeError
         A background is needed, and no day is replayed yet.
     """
-    model, settings = monitor.model(role), monitor.config.explanation
+    return model_explainer(monitor, monitor.model(role), method, store=store)
+
+
+def model_explainer(monitor: Monitor, model: Model, method: str | None = None, *, store: bool = True) -> Explainer:
+    """`monitor_explainer` of any model of the monitor's features, such as an earlier version. Raises the same."""
+    settings = monitor.config.explanation
     chosen = choose_method(model, method or settings.method)
     background = None
     if METHODS[chosen].needs_background:
@@ -59,8 +66,13 @@ def monitor_explainer(monitor: Monitor, role: str, method: str | None = None, *,
 
 def needs_background(monitor: Monitor) -> bool:
     """Whether one of the two models is explained by comparison with a background."""
+    return any_needs_background(monitor, [monitor.model(r) for r in MODEL_ROLES])
+
+
+def any_needs_background(monitor: Monitor, models: Sequence[Model]) -> bool:
+    """The same of any models of the monitor's features."""
     method = monitor.config.explanation.method
-    return any(METHODS[choose_method(monitor.model(r), method)].needs_background for r in MODEL_ROLES)
+    return any(METHODS[choose_method(m, method)].needs_background for m in models)
 
 
 def ensure_background(monitor: Monitor) -> str | None:

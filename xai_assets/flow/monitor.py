@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xai_assets.config import ModelConfig, MonitorConfig
+from xai_assets.errors import ModelError
 from xai_assets.lake.store import Lake
 from xai_assets.models.artifact import Model, load_model
 from xai_assets.records import EXPERIMENTAL, MODEL_ROLES, PRODUCTION, FeatureSpec
@@ -31,15 +32,33 @@ class Monitor:
     def model(self, role: str) -> Model:
         """The artifact of a role, read once. Raises ModelError where it is missing, damaged, refused or unfit."""
         if role not in self._models:
-            self._models[role] = self._load(role)
+            self._models[role] = self._load(self.model_config(role))
         return self._models[role]
+
+    def previous_model(self, role: str) -> Model:
+        """The version that was in service before, read once. Raises ModelError as `model` does, where none is
+        configured, and where it predicts something else than the present one."""
+        spec, key = self.model_config(role).previous, f"{role}.previous"
+        if spec is None:
+            raise ModelError(f"no earlier version is configured: {self.name}.models.{key}")
+        if key not in self._models:
+            found, now = self._load(spec), self.model(role)
+            if found.is_classifier != now.is_classifier:
+                kinds = ["a classifier" if m.is_classifier else "a regression" for m in (now, found)]
+                raise ModelError(
+                    f"{self.name}.models.{key} cannot be compared with the version in service",
+                    expected=f"{kinds[0]}: attributions have its units",
+                    found=kinds[1],
+                    next_step="remove previous, or name a version of the same model",
+                )
+            self._models[key] = found
+        return self._models[key]
 
     @cached_property
     def _models(self) -> dict[str, Model]:
         return {}
 
-    def _load(self, role: str) -> Model:
-        spec = self.model_config(role)
+    def _load(self, spec: ModelConfig) -> Model:
         return load_model(
             self.config.resolve(spec.path),
             spec.kind,

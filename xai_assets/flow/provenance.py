@@ -18,6 +18,7 @@ from xai_assets.flow.budget import explanation_budget
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.ingest_report import parse_report
 from xai_assets.lake.source import Which, files_of_day, source_fingerprint
+from xai_assets.models.model import Model
 from xai_assets.records import MODEL_ROLES, IngestReport, SourceFile
 
 STAGE_VERSION = {
@@ -37,10 +38,12 @@ STAGE_VERSION = {
     "slice_reference": "1",
     "explanation_shift": "1",
     "residual_histograms": "1",
-    "label_scores": "1",
+    "label_calibration": "1",
+    "label_scores": "2",
     "error_stream": "1",
     "concept_drift": "1",
-    "drift_alerts": "1",
+    "version_effects": "1",
+    "drift_alerts": "2",
     "recommendations": "1",
 }
 """Raised by hand when a stage would compute something else from the same input."""
@@ -62,6 +65,7 @@ DAILY_TABLES = (
     "label_scores",
     "error_stream",
     "concept_drift",
+    "version_effects",
     "drift_alerts",
     "recommendations",
 )
@@ -155,21 +159,18 @@ class Provenance:
         if table == "residual_histograms":
             return self._residuals(day)
         if table == "label_scores":
-            days = (
-                *self.residual_reference_days(),
-                *window_days(day, max(config.drift.windows_days), config.first_date),
-            )
-            upstream = [self.comparable("residual_histograms", day)]
-            return self._from_stored(
-                table, ["drift", "labels"], upstream, self._comparable_list("residual_histograms", days)
-            )
+            return self._label_scores(day)
         if table == "error_stream":
             return self._errors(day)
         if table == "concept_drift":
             return self._concept_drift(day)
+        if table == "version_effects":
+            return self._version_effects(day)
         days = all_days(config.first_date, day)
         if table == "drift_alerts":
             scores = self._stored_list("drift_scores", days) + self._stored_list("label_scores", days)
+            if config.roles_with_previous:
+                scores += self._stored_list("version_effects", days)
             return self._from_stored(table, ["drift", "reference"], [self.stored("drift_scores", day)], scores)
         if table == "recommendations":
             rates = self._stored_list("attribution_histograms", days)
@@ -199,13 +200,15 @@ class Provenance:
         While a background is still to be made, this is an identity that no partition carries: the day is due.
         """
         if role not in self._explainers:
-            settings = self.monitor.config.explanation
-            model = self.monitor.model(role)
-            method = METHODS[choose_method(model, settings.method)]
-            background = self.background_hash() or "to be made" if method.needs_background else "-"
-            seed = str(settings.seed) if method.draws else "-"
-            self._explainers[role] = " ".join((method.name, method.full_version(model), background, seed))
+            self._explainers[role] = self._explainer_of(self.monitor.model(role))
         return self._explainers[role]
+
+    def _explainer_of(self, model: Model) -> str:
+        settings = self.monitor.config.explanation
+        method = METHODS[choose_method(model, settings.method)]
+        background = self.background_hash() or "to be made" if method.needs_background else "-"
+        seed = str(settings.seed) if method.draws else "-"
+        return " ".join((method.name, method.full_version(model), background, seed))
 
     @cached_property
     def background_identity(self) -> str:
@@ -248,7 +251,8 @@ class Provenance:
             return combine(
                 STAGE_VERSION[table], config.fingerprint("labels"), source_fingerprint(self.files(day, "labels"))
             )
-        sections = ("source", "columns", "features", "context", "derived_context", "models")
+        # Of the models: what they predict and in which unit. A path, a pin or an earlier version changes no row.
+        sections = ("source", "columns", "features", "context", "derived_context", "models.output")
         return combine(
             STAGE_VERSION[table],
             config.fingerprint(*sections),
@@ -271,12 +275,40 @@ class Provenance:
             return None
         keys = ("alarm_budget", "windows_days", "min_effective_rows", "min_importance_share", "match_weekday")
         config = self.monitor.config.fingerprint(*(f"drift.{key}" for key in keys))
-        return combine(STAGE_VERSION["drift_calibration"], config, reference)
+        rate = str(self.monitor.config.alarm_rate_per_family)
+        return combine(STAGE_VERSION["drift_calibration"], config, rate, reference)
 
     def _calibration(self) -> str | None:
         """Hash of the stored calibration; None while the present reference has none."""
         footer = self.footer("drift_calibration", None)
         return footer.get("calibration_hash") if footer.get("provenance") == self.calibration_identity() else None
+
+    def label_calibration_identity(self) -> str | None:
+        """What the calibration of labels is defined by, the residuals of every reference day among it; None while one
+        of these, or the reference profile, is still to come."""
+        reference = self.reference_hash()
+        cohorts = [self.comparable("residual_histograms", d) for d in self.residual_reference_days()]
+        present = [c for c in cohorts if c is not None]
+        if reference is None or not present or len(present) < len(cohorts):
+            return None
+        config = self.monitor.config.fingerprint("drift.windows_days", "drift.min_effective_rows")
+        rate = str(self.monitor.config.alarm_rate_per_family)
+        return combine(STAGE_VERSION["label_calibration"], config, rate, reference, *present)
+
+    def label_calibration_hash(self) -> str | None:
+        """Hash of the stored calibration of labels; None while the present reference has none."""
+        footer, identity = self.footer("label_calibration", None), self.label_calibration_identity()
+        return footer.get("calibration_hash") if identity is not None and footer.get("provenance") == identity else None
+
+    def _label_scores(self, day: date) -> str | None:
+        """Until the reference's labels are complete a day is stored without rows, so that alerts need not wait."""
+        first, reference = self.monitor.config.first_date, self.residual_reference_days()
+        days = (*reference, *window_days(day, max(self.monitor.config.drift.windows_days), first))
+        more = self._comparable_list("residual_histograms", days)
+        if reference and day > reference[-1]:
+            more.append(self.label_calibration_hash() or "-")
+        upstream = [self.comparable("residual_histograms", day)]
+        return self._from_stored("label_scores", ["drift", "labels"], upstream, more)
 
     @cached_property
     def _sampling(self) -> list[str]:
@@ -330,6 +362,24 @@ class Provenance:
         upstream = [self.stored("error_stream", day), *(self.monitor.model_hashes[r] for r in MODEL_ROLES)]
         errors = self._stored_list("error_stream", days)
         return self._from_stored("concept_drift", ["labels", "reference"], upstream, [version("river"), *errors])
+
+    def _version_effects(self, day: date) -> str | None:
+        roles = self.monitor.config.roles_with_previous
+        reference = self.slice_reference_identity()
+        if not roles or reference is None:
+            return None
+        rows = [self.stored("divergence_set", day), *(self.stored(f"{r}_attributions", day) for r in MODEL_ROLES)]
+        log = None if self.is_refused(day) else self.content("replay_log", day)
+        if None in rows or log is None:
+            if self.comparable("attribution_histograms", day) is None:
+                return None
+            # The day's rows are past their retention. What was made of them stays; where nothing was, alerts must not
+            # wait for it: the day is stored without rows.
+            return self.stored("version_effects", day) or combine("rows are gone", reference)
+        previous = [self.monitor.previous_model(r) for r in roles]
+        models = [f"{r} {m.sha256} {self._explainer_of(m)}" for r, m in zip(roles, previous, strict=True)]
+        keys = ["features", "explanation.seed", "drift.effect_floors"]
+        return self._from_stored("version_effects", keys, [reference, log, *rows], models)
 
     def _quality(self, day: date) -> str | None:
         keys = ["explanation.seed", "explanation.quality_sample_rows", "context", "derived_context"]

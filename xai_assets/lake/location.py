@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from xai_assets.config import MonitorConfig
+from xai_assets.config import ModelConfig, MonitorConfig
 
 DATA_VARIABLE, LAKE_VARIABLE = "XAI_ASSETS_DATA", "XAI_ASSETS_LAKE"
 
@@ -44,10 +44,14 @@ def in_data_folder(config: MonitorConfig) -> MonitorConfig:
         labels=config.labels and replace(config.labels, path=_moved(config.labels.path)),
         models=replace(
             models,
-            production=replace(models.production, path=_moved(models.production.path)),
-            experimental=replace(models.experimental, path=_moved(models.experimental.path)),
+            production=_moved_model(models.production),
+            experimental=_moved_model(models.experimental),
         ),
     )
+
+
+def _moved_model(model: ModelConfig) -> ModelConfig:
+    return replace(model, path=_moved(model.path), previous=model.previous and _moved_model(model.previous))
 
 
 def _moved(path: str) -> str:

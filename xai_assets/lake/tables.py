@@ -314,6 +314,12 @@ RESIDUAL_HISTOGRAMS = _table(
     ("label_sum", pl.Float64(), "Σy"),
     ("residual_abs_sum", pl.Float64(), "Σ|y − p|, output units"),
 )
+LABEL_CALIBRATION = Table(
+    "label_calibration",
+    "How much residuals of the reference's days differ when nothing is wrong; the footer holds the alarm threshold. "
+    "Role: production, or experimental; feature `*`: the whole; sizes in labels. Not partitioned by day.",
+    DRIFT_CALIBRATION.columns,
+)
 LABEL_SCORES = _table(
     "label_scores",
     "Whether the relation between features and the truth changed, from labels that had arrived by this day.",
@@ -323,10 +329,14 @@ LABEL_SCORES = _table(
     ("window_days", pl.Int16(), "request days in the window; it ends `labels.complete_after_days` before this day"),
     ("label_count", pl.Int64(), "labelled requests in the window"),
     ("residual_shift", pl.Float64(), "root mean square change of the mean residual over the cells, output units"),
-    ("z_score", pl.Float64(), "standardised evidence that residuals changed, normal units"),
+    ("z_score", pl.Float64(), "standardised change of residuals, as if days were independent requests, normal units"),
+    ("evidence", pl.Float64(), "−log10 of the chance of such a window when nothing changes; null where not known"),
+    ("threshold", pl.Float64(), "evidence from which the alarm budget allows an alarm"),
+    ("dispersion", pl.Float64(), "by how much days of the reference vary beyond chance, at this window's size, ratio"),
     ("metric", pl.String(), "auc, or mae"),
     ("metric_value", pl.Float64(), "metric in the window; on the row of feature * only"),
     ("metric_reference", pl.Float64(), "metric over the reference; on the row of feature * only"),
+    ("reference_hash", pl.String(), "identity of the reference profile over whose cells residuals were summed"),
     ("severity", pl.String(), "insufficient, none, noted, warning, critical"),
     ("rule", pl.String(), "which rule decided, in words"),
 )
@@ -356,6 +366,23 @@ CONCEPT_DRIFT = _table(
     ("label_count", pl.Int64(), "labels behind it, from the first reference day to this day"),
     ("sentence", pl.String(), "the finding, as a sentence"),
 )
+VERSION_EFFECTS = _table(
+    "version_effects",
+    "What a new version of a model changed in its attributions, apart from what the day's requests changed.",
+    ("role", pl.String(), "production, or experimental: those whose earlier version is configured"),
+    ("feature", pl.String(), "feature"),
+    ("data_effect_nats", pl.Float64(), "earlier version, day's against reference's requests: corrected PSI, nats"),
+    ("model_effect_nats", pl.Float64(), "new against earlier version, day's requests: corrected PSI, nats"),
+    ("total_effect_nats", pl.Float64(), "new version, day's requests, against earlier one, reference's requests, nats"),
+    ("importance_before", pl.Float64(), "mean |φ| of the earlier version, reference's requests, margin units"),
+    ("importance_old_model", pl.Float64(), "mean |φ| of the earlier version, day's requests, margin units"),
+    ("importance_after", pl.Float64(), "mean |φ| of the new version, day's requests, margin units"),
+    ("verdict", pl.String(), "which effects are there: data, model, both, none"),
+    ("row_count", pl.Int64(), "explained requests of the day that were compared: a bounded, seeded sample"),
+    ("row_count_reference", pl.Int64(), "explained requests of the reference that were compared"),
+    ("previous_version", pl.String(), "first 12 hex digits of the earlier artifact's SHA-256"),
+    ("model_version", pl.String(), "first 12 hex digits of the artifact's SHA-256"),
+)
 DRIFT_ALERTS = _table(
     "drift_alerts",
     "State of every alert as of this day.",
@@ -374,6 +401,7 @@ DRIFT_ALERTS = _table(
     ("effect_unit", pl.String(), "unit of the effect"),
     ("sentence", pl.String(), "the finding, as a sentence"),
     ("moved_with", pl.List(pl.String()), "features whose attributions moved as a consequence"),
+    ("effect_of", pl.String(), "what it came with: data, model (a new version), both; truth (relation_changed)"),
 )
 RECOMMENDATIONS = _table(
     "recommendations",
@@ -435,9 +463,11 @@ TABLES: dict[str, Table] = {
         DRIFT_SLICES,
         SLICE_REFERENCE,
         RESIDUAL_HISTOGRAMS,
+        LABEL_CALIBRATION,
         LABEL_SCORES,
         ERROR_STREAM,
         CONCEPT_DRIFT,
+        VERSION_EFFECTS,
         DRIFT_ALERTS,
         RECOMMENDATIONS,
         MODEL_VERSIONS,
@@ -449,6 +479,7 @@ UNPARTITIONED = frozenset(
         "explanation_shift_reference",
         "reference_profile",
         "drift_calibration",
+        "label_calibration",
         "slice_reference",
         "model_versions",
     )
