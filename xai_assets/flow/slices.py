@@ -75,9 +75,8 @@ class Drifting:
 
 @dataclass(frozen=True)
 class _Window:
-    """The days and sampled requests of a window; columns: those of the reference's requests, then of its own."""
+    """Sampled requests of a window; columns: those of the reference's requests, then of its own."""
 
-    days: tuple[date, ...]
     sample: SampleRows | None
     columns: tuple[SliceColumn, ...]
 
@@ -119,7 +118,8 @@ class Slicer:
             for target in (d for d in drifting if windows[d.window].is_enough):
                 rows += self._drift(target, windows[target.window], reference, len(drifting))
         frame = _frame(DRIFT_SLICES.schema, rows)
-        self._write(DRIFT, day, frame, provenance, sorted({d for w in windows.values() for d in w.days}))
+        # the whole week, as its provenance: days that are past their retention later must not make this one stale
+        self._write(DRIFT, day, frame, provenance, self._days(day, SLICE_WINDOW_DAYS, attributions=True))
         return DaySlices(frame, _drift_note(drifting, windows, is_reference_there=reference is not None))
 
     # --- one search --------------------------------------------------------------------------------------------------
@@ -162,20 +162,18 @@ class Slicer:
         return reference_sample(self.monitor)
 
     def _drift_window(self, day: date, window: int, reference: ReferenceSample) -> "_Window":
-        sample, days = self._window(day, window, DRIFT_ROWS, attributions=True)
+        sample, _ = self._window(day, window, DRIFT_ROWS, attributions=True)
         if sample is None:
-            return _Window(days, None, ())
+            return _Window(None, ())
         names, config = rule_columns_of(self.monitor), self.monitor.config
         values = pl.concat([reference.frame.select(names), sample.values.select(names)], how="vertical_relaxed")
-        return _Window(days, sample, tuple(slice_columns(values, self.monitor.features, config.segment_columns)))
+        return _Window(sample, tuple(slice_columns(values, self.monitor.features, config.segment_columns)))
 
     def _window(
         self, day: date, window: int, rows: int, *, attributions: bool
     ) -> tuple[SampleRows | None, tuple[date, ...]]:
         """A sample of the window's requests and the days it was drawn from."""
-        provenance = Provenance(self.monitor)
-        wanted = window_days(day, window, self.monitor.config.first_date)
-        days = tuple(d for d in wanted if is_stored(provenance, d, attributions=attributions))
+        days = self._days(day, window, attributions=attributions)
         oldest = day - timedelta(days=SLICE_WINDOW_DAYS)
         self._samples = {d: s for d, s in self._samples.items() if oldest < d <= day}
         for d in days:
@@ -183,6 +181,12 @@ class Slicer:
                 self._samples[d] = draw_day(self.monitor, d, DIVERGENCE_ROWS)
         drawn = [self._samples[d] for d in days if self._samples[d].facts.height]
         return (join_samples(drawn, rows) if drawn else None), days
+
+    def _days(self, day: date, window: int, *, attributions: bool) -> tuple[date, ...]:
+        """Days of the window whose rows are stored."""
+        provenance = Provenance(self.monitor)
+        wanted = window_days(day, window, self.monitor.config.first_date)
+        return tuple(d for d in wanted if is_stored(provenance, d, attributions=attributions))
 
     def _write(self, table: str, day: date, frame: pl.DataFrame, provenance: str, days: Sequence[date]) -> None:
         metadata = {"provenance": provenance, "days": json.dumps([str(d) for d in days])}

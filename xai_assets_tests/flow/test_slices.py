@@ -304,15 +304,16 @@ def test_a_sample_of_no_context_and_one_feature_is_fine(explained: Monitor) -> N
 # --- provenance ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_made_of_rows_past_their_retention_stays(monitor: Monitor) -> None:
-    store_scores(monitor, LAST, ("experimental", "overall", "annual_income", 2, 1.0, "critical"))
+@pytest.mark.parametrize("drifting", [(), (("experimental", "overall", "annual_income", 2, 1.0, "critical"),)])
+def test_what_is_made_of_rows_past_their_retention_stays(monitor: Monitor, drifting: tuple) -> None:
+    store_scores(monitor, LAST, *drifting)
     slicer = Slicer(monitor)
     for table, write in (("divergence_slices", slicer.divergence_day), ("drift_slices", slicer.drift_day)):
         before = expected(monitor, table, LAST)
         write(day(LAST), before)
         assert expected(monitor, table, LAST) == before
     for table in ("replay_log", "divergence_set", "production_attributions"):
-        monitor.lake.delete(table, monitor.name, day(FAULTY))
+        monitor.lake.delete(table, monitor.name, day(FIRST))
     assert expected(monitor, "divergence_slices", LAST) == Provenance(monitor).stored("divergence_slices", day(LAST))
     assert expected(monitor, "drift_slices", LAST) == Provenance(monitor).stored("drift_slices", day(LAST))
 
