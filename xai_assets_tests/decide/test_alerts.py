@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xai_assets.config import DriftConfig, Persistence
-from xai_assets.decide.alerts import fingerprint, fold_alerts, fold_findings
+from xai_assets.decide.alerts import ECHO_TOLERANCE, Sighting, fingerprint, fold_alerts, fold_findings, is_echo
 from xai_assets.decide.findings import DayFindings, Disturbance, Finding
 from xai_assets.records import Alert
+from xai_assets.stats import drift
 
 START = date(2025, 2, 1)
 DRIFT = DriftConfig()
+TWO_OF_THREE = DriftConfig(persistence=Persistence(2, 3))
 SEGMENTS = ("overall", "channel=web", "channel=broker", "region=north")
 FINDING = Finding(
     role="production",
@@ -85,6 +88,23 @@ def _states(pattern: str, drift: DriftConfig = DRIFT, finding: Finding = FINDING
     ],
 )
 def test_states_by_day(pattern: str, states: str) -> None:
+    assert _states(pattern, TWO_OF_THREE) == states
+
+
+@pytest.mark.parametrize(
+    "pattern, states",
+    [
+        ("......", "......"),
+        ("x.....", "oOOrrr"),
+        ("xx....", "oOOOrr"),
+        ("x..x..", "oOOOOO"),
+        ("?-x?..", "..oOOO"),
+        ("x...x...", "oOOroOOr"),
+        # Days that say nothing resolve nothing.
+        ("x??--...", "oOOOOOOr"),
+    ],
+)
+def test_by_default_an_alert_opens_on_its_first_day(pattern: str, states: str) -> None:
     assert _states(pattern) == states
 
 
@@ -94,7 +114,8 @@ def test_persistence_and_resolution_are_the_users() -> None:
 
 
 def test_dates_and_the_sentence() -> None:
-    (alert,) = _fold([_day(0, FINDING), _day(1), _day(2, FINDING), _day(3, FINDING), _day(4)], 4)
+    days = [_day(0, FINDING), _day(1), _day(2, FINDING), _day(3, FINDING), _day(4)]
+    (alert,) = _fold(days, 4, TWO_OF_THREE)
     assert alert.first_exceeded_on == START
     assert alert.opened_on == START + timedelta(days=2)
     assert alert.last_seen_on == START + timedelta(days=3)
@@ -109,8 +130,10 @@ def test_dates_and_the_sentence() -> None:
 
 def test_nothing_opens_on_reference_days() -> None:
     days = [_day(-3, FINDING), _day(-2, FINDING), _day(-1, FINDING), _day(0, FINDING)]
-    assert _fold(days, 0) == []
-    assert len(_fold([*days, _day(1, FINDING)], 1)) == 1
+    assert _fold(days, -1) == []
+    assert _fold(days, 0, TWO_OF_THREE) == []
+    assert len(_fold([*days, _day(1, FINDING)], 1, TWO_OF_THREE)) == 1
+    assert _fold(days, 0)[0].first_exceeded_on == START
 
 
 def test_days_after_the_day_asked_for_are_not_read() -> None:
@@ -170,8 +193,9 @@ def test_what_was_opened_stays_until_it_is_resolved(history: list) -> None:
 def test_one_fault_is_one_alert_where_its_place_flips_between_nested_segments() -> None:
     places = ["overall", "channel=broker", "channel=broker", "overall", "channel=broker"]
     days = [_day(i, replace(FINDING, segment=p)) for i, p in enumerate(places)]
-    alerts = [_fold(days, i) for i in range(5)]
+    alerts = [_fold(days, i, TWO_OF_THREE) for i in range(5)]
     assert [len(a) for a in alerts] == [0, 1, 1, 1, 1]
+    assert [len(_fold(days, i)) for i in range(5)] == [1] * 5
     assert len({a.fingerprint for found in alerts for a in found}) == 1
     assert alerts[4][0].segment == "channel=broker"
 
@@ -274,6 +298,134 @@ def test_attributions_and_labels_of_a_feature_are_separate_alerts() -> None:
     drifting = replace(FINDING, feature="age", segment="overall", cause="population_moved")
     days = [replace(d, findings=(drifting,)) for d in _relation_days(RELATION)]
     assert {a.cause for a in _fold(days, 11, label_delay_days=7)} == {"population_moved", "relation_changed"}
+
+
+def _seen(effect: float, *offsets: int, window: int = 1) -> list[Sighting]:
+    return [Sighting(START + timedelta(days=i), window, effect) for i in offsets]
+
+
+@pytest.mark.parametrize(
+    ("effect", "window", "day", "sightings", "echo"),
+    [
+        # Three days of 1.4 nats leave at most 3/7 of it in the week, with the tolerance 0.75.
+        (0.60, 7, 6, _seen(1.4, 0, 1, 2), True),
+        (0.74, 7, 6, _seen(1.4, 0, 1, 2), True),
+        (0.76, 7, 6, _seen(1.4, 0, 1, 2), False),
+        # Two of the days have left the window.
+        (0.60, 7, 8, _seen(1.4, 0, 1, 2), False),
+        (0.24, 7, 8, _seen(1.4, 0, 1, 2), True),
+        (0.01, 7, 9, _seen(1.4, 0, 1, 2), False),
+        # Nothing was seen before: a small lasting shift.
+        (0.12, 7, 6, [], False),
+        # Other windows of the same or a greater length explain nothing.
+        (0.12, 7, 6, _seen(1.4, 3, window=7) + _seen(1.4, 3, window=28), False),
+        # Of two sightings of a day the larger counts, not both.
+        (0.40, 7, 6, _seen(1.4, 0) + _seen(1.4, 0), False),
+        (0.24, 7, 6, _seen(1.4, 0) + _seen(0.2, 0), True),
+        # A week that was seen covers its seven days of the month.
+        (0.12, 28, 27, _seen(0.4, 10, window=7), True),
+        (0.13, 28, 27, _seen(0.4, 10, window=7), False),
+        # A sighting of today is of today's window, too.
+        (0.24, 7, 0, _seen(1.4, 0), True),
+    ],
+)
+def test_an_echo_is_what_the_days_seen_can_leave_in_a_longer_window(
+    effect: float, window: int, day: int, sightings: list[Sighting], echo: bool
+) -> None:
+    finding = replace(FINDING, window_days=window, effect=effect)
+    assert is_echo(finding, START + timedelta(days=day), sightings) == echo
+
+
+def test_a_finding_of_the_shortest_window_is_never_an_echo() -> None:
+    assert not is_echo(replace(FINDING, effect=0.01), START, _seen(9.0, 0))
+
+
+SHARES = st.lists(st.integers(1, 1_000), min_size=2, max_size=12)
+
+
+@given(st.data(), st.integers(1, 28))
+@settings(max_examples=150)
+def test_a_mixture_of_days_reaches_at_most_the_share_of_its_faulty_days(data: st.DataObject, w: int) -> None:
+    """The bound behind `is_echo`, over equal days: PSI(k faulty and w − k clean days) ≤ k/w · PSI(faulty days)."""
+    q = np.array(data.draw(SHARES), dtype=np.float64)
+    faulty = np.array(data.draw(st.lists(st.integers(1, 1_000), min_size=len(q), max_size=len(q))), dtype=np.float64)
+    k = data.draw(st.integers(0, w))
+    q, faulty = q / q.sum(), faulty / faulty.sum()
+    requests = 1e9  # the half request that is added to every cell is nothing beside them
+    week = drift.psi(requests * q, requests * (k * faulty + (w - k) * q))
+    assert week <= k / w * drift.psi(requests * q, requests * faulty) + 1e-6
+    seen = Sighting(START, 1, float(drift.psi(requests * q, requests * faulty)))
+    if w > 1 and k:
+        sightings = [replace(seen, day=START + timedelta(days=i)) for i in range(k)]
+        of_window = replace(FINDING, window_days=w, effect=max(float(week) - 1e-6, 0.0))
+        assert is_echo(of_window, START + timedelta(days=w - 1), sightings)
+
+
+def test_days_that_are_a_quarter_larger_are_within_the_tolerance() -> None:
+    q, faulty = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    bound = float(drift.psi(1e9 * q, 1e9 * faulty)) / 7
+    larger = float(drift.psi(1e9 * q, 1e9 * (1.25 * faulty + 6 * q)))
+    assert larger <= ECHO_TOLERANCE * bound
+
+
+def _repaired(days: int, effect: float = 1.4) -> list[DayFindings]:
+    """Three faulty days; then the week remembers for six days, the month for all of them."""
+    of_day = replace(FINDING, effect=effect)
+    found = [_day(i, of_day) for i in range(3)]
+    for i in range(3, days):
+        week = max(0, min(3, 9 - i))  # faulty days in the window of seven that ends on day i
+        window, share = (7, week / 7) if week else (28, 3 / 28)
+        found.append(_day(i, replace(FINDING, window_days=window, effect=0.9 * effect * share)))
+    return found
+
+
+def _life(days: Sequence[DayFindings], rule: DriftConfig = DRIFT) -> str:
+    letters = {"open": "o", "ongoing": "O", "resolved": "r"}
+    return "".join(letters[a[0].state] if a else "." for a in (_fold(days, i, rule) for i in range(len(days))))
+
+
+def test_after_a_repair_longer_windows_do_not_keep_the_alert_alive() -> None:
+    days = _repaired(20)
+    assert _life(days) == "oOOOO" + "r" * 8 + "." * 7
+    (resolved,) = _fold(days, 10)
+    assert resolved.last_seen_on == START + timedelta(days=2)
+    assert resolved.window_days == 1
+    assert _life(days, TWO_OF_THREE) == ".oOOO" + "r" * 8 + "." * 7
+
+
+def test_a_small_lasting_shift_that_only_the_week_sees_is_no_echo() -> None:
+    lasting = [_day(i, replace(FINDING, window_days=7, effect=0.12)) for i in range(12)]
+    assert _life(lasting) == "o" + "O" * 11
+
+
+def test_a_shift_that_stays_after_a_partial_repair_keeps_the_alert_alive() -> None:
+    """What the week sees is more than the three bad days can have left in it."""
+    days = _repaired(3) + [_day(i, replace(FINDING, window_days=7, effect=0.9)) for i in range(3, 12)]
+    assert _life(days) == "o" + "O" * 11
+
+
+@pytest.mark.parametrize(
+    ("change", "states"),
+    [
+        # Shadow of the broken channel in all requests, and the other way round.
+        ({"segment": "overall"}, {"resolved"}),
+        # Another feature, role or channel has not been seen before: its own story.
+        ({"feature": "age"}, {"resolved", "open"}),
+        ({"role": "experimental"}, {"resolved", "open"}),
+        ({"segment": "region=north"}, {"resolved", "open"}),
+    ],
+)
+def test_echoes_are_of_the_same_role_feature_and_place(change: dict[str, str], states: set[str]) -> None:
+    days = [_day(0, replace(FINDING, effect=1.4)), *(_day(i) for i in range(1, 6))]
+    week = replace(FINDING, window_days=7, effect=0.2, **change)  # type: ignore[arg-type]
+    assert {a.state for a in _fold([*days, _day(6, week)], 6)} == states
+
+
+def test_a_changed_relation_is_no_echo_of_an_attribution() -> None:
+    days = [_day(0, replace(FINDING, feature="age", effect=9.0)), *(_day(i) for i in range(1, 5))]
+    relation = replace(RELATION, window_days=7)
+    found = _fold([*days, _day(5, relations=(relation,))], 5)
+    assert {(a.cause, a.state) for a in found} == {("input_fault", "resolved"), ("relation_changed", "open")}
 
 
 def test_fold_alerts_over_no_rows() -> None:

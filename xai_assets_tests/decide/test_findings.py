@@ -37,6 +37,8 @@ def _healthy(role: str, feature: str, segment: str, window: int) -> dict[str, An
         "feature": feature,
         "window_days": window,
         "severity": "none",
+        "evidence": 0.4,
+        "threshold": 6.0,
         "n_effective": 1_000.0,
         "n_effective_reference": 50_000.0,
         "psi_corrected_nats": 0.0,
@@ -65,10 +67,12 @@ def _drift(role: str, feature: str, psi: float = 2.0, place: str = "channel=brok
             size, rest = psi / 4, psi / 4
         severity = "critical" if size >= 0.5 else "none"
         rest_or_none = None if segment == "overall" else rest
+        evidence = 30.0 * size
         changes[role, feature, segment] = {
             "psi_corrected_nats": size,
             "psi_complement_nats": rest_or_none,
             "severity": severity,
+            "evidence": evidence,
         }
     return changes
 
@@ -100,9 +104,10 @@ def test_a_broken_input_is_named_with_its_place() -> None:
     (finding,) = found.findings
     assert finding.severity == "critical"
     assert finding.detail == (
-        "corrected PSI 2.00 nats, mean |φ| 0.4 → 0.4. "
+        "corrected PSI 2.00 nats (evidence 60.0, alarm from 6.0), mean |φ| 0.4 → 0.4. "
         "96 % of its values lie outside the reference range (reference 0 %): the input looks broken."
     )
+    assert finding.evidence == 60.0
     (disturbance,) = found.disturbances
     assert (disturbance.feature, disturbance.segment, disturbance.cause) == ("income", "channel=broker", "input_fault")
 

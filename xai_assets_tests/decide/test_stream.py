@@ -1,4 +1,5 @@
-"""From requests to recommendations: simulated days through histograms, scores, severities, findings and the fold.
+"""From requests to recommendations: simulated days through histograms, calibration, scores, severities, findings and
+the fold.
 
 15 features in 12 segments, 5,000 requests a day, 28 reference days. A planted unit error in one channel, a population
 shift in one region, and their healthy twin over 60 days.
@@ -17,10 +18,12 @@ from xai_assets.decide.alerts import fold_findings
 from xai_assets.decide.findings import DayFindings, daily_findings
 from xai_assets.decide.recommend import recommend
 from xai_assets.decide.severity import grade
-from xai_assets.records import Alert, Edges, HistogramBlock, Recommendation
+from xai_assets.records import MODEL_ROLES, Alert, Edges, HistogramBlock, Recommendation
+from xai_assets.stats.calibration import DailyCounts, calibrate
+from xai_assets.stats.drift import effective_rows
 from xai_assets.stats.edges import EdgeSketch, category_edges
 from xai_assets.stats.histograms import accumulate, add_blocks, empty_block
-from xai_assets.stats.scores import score_blocks
+from xai_assets.stats.scores import Normal, score_blocks
 
 FIRST = date(2025, 1, 1)
 REFERENCE_DAYS, REQUESTS = 28, 5_000
@@ -97,6 +100,14 @@ class Stream:
         )
         self.days = [self.blocks(day) for day in days]
         self.reference = {role: reduce(add_blocks, [d[role] for d in self.days]) for role in self.edges}
+        budget = DRIFT.alarm_budget
+        self.calibration = calibrate(
+            {role: _counts([d[role] for d in self.days]) for role in self.edges},
+            windows_days=DRIFT.windows_days,
+            alarm_rate=budget.alarms / budget.per_days,
+            min_effective_rows=DRIFT.min_effective_rows,
+            rng=np.random.default_rng(0),
+        )
 
     def blocks(self, requests: Requests) -> dict[str, HistogramBlock]:
         result = {}
@@ -105,28 +116,56 @@ class Stream:
             accumulate(result[role], edges, requests.values[role], np.ones(len(requests.codes)), requests.codes)
         return result
 
-    def findings(self, days: int, fault: Fault | None = None, fault_from: int = 0) -> dict[date, DayFindings]:
-        """Findings of the days after the reference; the fault lies in those from `fault_from` on (0-based)."""
+    def findings(
+        self, days: int, fault: Fault | None = None, fault_from: int = 0, fault_days: int = 1_000
+    ) -> dict[date, DayFindings]:
+        """Findings of the days after the reference; the fault lies in `fault_days` of them from `fault_from` (0) on."""
         history = list(self.days)
         found = {}
         for i in range(REFERENCE_DAYS, REFERENCE_DAYS + days):
-            active = fault if fault and i - REFERENCE_DAYS >= fault_from else None
-            history.append(self.blocks(_requests(i, active)))
+            faulty = fault_from <= i - REFERENCE_DAYS < fault_from + fault_days
+            history.append(self.blocks(_requests(i, fault if faulty else None)))
             day = FIRST + timedelta(days=i)
             found[day] = daily_findings(day, self.rows(history), None, DRIFT)
         return found
 
     def rows(self, history: Sequence[dict[str, HistogramBlock]]) -> dict[str, np.ndarray]:
-        parts = []
+        parts: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         for window in DRIFT.windows_days:
+            days = history[-window:]
+            share = _day_share([blocks["production"] for blocks in days])
             for role, edges in self.edges.items():
-                now = reduce(add_blocks, [blocks[role] for blocks in history[-window:]])
-                columns = score_blocks(
-                    self.reference[role], now, edges, role=role, population="all", window_days=window
+                of = self.calibration.dispersions[role, window]
+                parts[role, window] = score_blocks(
+                    self.reference[role],
+                    reduce(add_blocks, [blocks[role] for blocks in days]),
+                    edges,
+                    role=role,
+                    population="all",
+                    window_days=window,
+                    normal=Normal(of, share, self.calibration.day_share_reference),
                 )
-                severity, rule = grade(columns, DRIFT)
-                parts.append(columns | {"severity": severity, "rule": rule})
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+            shares = (parts[r, window]["importance_share"] for r in MODEL_ROLES)
+            parts["input", window]["importance_share"] = np.fmax(*shares)
+        columns = {name: np.concatenate([p[name] for p in parts.values()]) for name in parts["input", 1]}
+        return columns | grade(columns, DRIFT, self.calibration.threshold)
+
+
+def _counts(days: Sequence[HistogramBlock]) -> DailyCounts:
+    weight = np.stack([b.weight for b in days]).astype(np.float32)
+    total, squares = (
+        np.stack([a[:, 0].sum(axis=1) for a in arrays])
+        for arrays in (
+            [b.weight for b in days],
+            [b.weight_squared for b in days],
+        )
+    )
+    return DailyCounts(weight, total, squares, np.ones(weight.shape[1:3], dtype=bool))
+
+
+def _day_share(days: Sequence[HistogramBlock]) -> np.ndarray:
+    n = np.stack([effective_rows(b.weight[:, 0], b.weight_squared[:, 0]) for b in days])
+    return np.asarray((n**2).sum(axis=0) / n.sum(axis=0) ** 2)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +208,7 @@ def test_a_unit_error_in_one_channel(stream: Stream) -> None:
         (role, "income", "channel=3", "input_fault") for role in ("production", "experimental", "difference")
     }
     assert {a.first_exceeded_on for a in alerts} == {REFERENCE[-1] + timedelta(days=3)}
-    assert {a.opened_on for a in alerts} == {REFERENCE[-1] + timedelta(days=4)}
+    assert {a.opened_on for a in alerts} == {REFERENCE[-1] + timedelta(days=3)}
     production = next(a for a in alerts if a.role == "production")
     assert production.severity == "critical"
     assert "count" in production.moved_with
@@ -219,10 +258,11 @@ def test_an_input_stuck_at_one_value(stream: Stream) -> None:
     assert "one single cell" in next(a.sentence for a in alerts if a.role == "production")
 
 
-def test_a_repaired_fault_is_resolved(stream: Stream) -> None:
-    broken, healthy = stream.findings(3, _unit_error), stream.findings(7)
-    days = sorted(healthy)
-    # Windows of one day judge these segments, so the days after the repair look as if nothing had been.
-    findings = {d: broken[d] if i < 3 else healthy[d] for i, d in enumerate(days)}
+@pytest.mark.parametrize("fault", [_unit_error, _younger])
+def test_a_repaired_fault_is_resolved_although_longer_windows_remember_it(stream: Stream, fault: Fault) -> None:
+    findings = stream.findings(9, fault, fault_days=3)
+    days = sorted(findings)
+    remembered = {f.window_days for d in days[3:] for f in findings[d].findings}
+    assert 7 in remembered  # the week still shows it after the repair
     states = [{a.state for a in fold_findings(findings, d, DRIFT, REFERENCE)} for d in days]
-    assert states == [set(), {"open"}, {"ongoing"}, {"ongoing"}, {"ongoing"}, {"resolved"}, {"resolved"}]
+    assert states == [{"open"}, *[{"ongoing"}] * 4, *[{"resolved"}] * 4]

@@ -6,9 +6,11 @@ import pytest
 from xai_assets.errors import StatisticsError
 from xai_assets.records import Edges, HistogramBlock
 from xai_assets.stats import drift
+from xai_assets.stats.dispersion import Dispersion, evidence
 from xai_assets.stats.edges import EdgeSketch, category_edges
 from xai_assets.stats.histograms import accumulate, empty_block
-from xai_assets.stats.scores import score_blocks
+from xai_assets.stats.homogeneity import comparison_size, homogeneity
+from xai_assets.stats.scores import Normal, score_blocks
 
 FEATURES = ("a", "b", "c")
 SEGMENTS = ("overall", "s=x", "s=y")
@@ -59,7 +61,8 @@ def test_columns_are_those_of_the_table(reference: tuple) -> None:
     from xai_assets.lake.tables import DRIFT_SCORES
 
     scores = _scores(reference, _block(reference[0], *_values(2, 1_000)))
-    assert set(scores) == {*DRIFT_SCORES.schema, "cells_used"} - {"severity", "rule"}
+    of_grading = {"severity", "rule", "effect", "effect_metric", "threshold", "reference_hash"}
+    assert set(scores) == set(DRIFT_SCORES.schema) - of_grading
     assert {len(column) for column in scores.values()} == {len(SEGMENTS) * (len(FEATURES) + 1)}
     assert set(scores["window_days"]) == {7}
     assert set(scores["role"]) == {"production"}
@@ -89,9 +92,82 @@ def test_each_row_equals_the_metrics_computed_alone(reference: tuple) -> None:
             for name in ("jensen_shannon", "kolmogorov_smirnov", "hellinger", "l_infinity"):
                 assert row[name] == pytest.approx(float(getattr(drift, name)(q, p)))
             assert row["importance"] == pytest.approx((weights[inside] * np.abs(phi)).sum() / weights[inside].sum())
-            assert row["cells_used"] == np.count_nonzero(q + p)
             missing = weights[inside][np.isnan(values[inside, j])].sum() / weights[inside].sum()
             assert row["missing_share"] == pytest.approx(missing)
+
+
+def _normal(segments: int = len(SEGMENTS), features: int = len(FEATURES)) -> Normal:
+    """A dispersion of its own for every segment and feature; the reference as if it were 28 days of equal size."""
+    grid = 1.0 + np.arange(segments * features, dtype=np.float64).reshape(segments, features) / 4
+    of = Dispersion(grid, grid / 10, np.full(grid.shape, 200.0), 3.0 + grid, 100.0 * grid)
+    return Normal(of, np.linspace(1.0, 1 / 7, segments), np.full(segments, 1 / 28))
+
+
+def test_evidence_is_that_of_its_pieces_computed_alone(reference: tuple) -> None:
+    edges, before = reference
+    weights = np.random.default_rng(3).choice([1.0, 4.0], 2_000)
+    values, codes = _values(3, 2_000)
+    values[:, 0] *= 1.4
+    now, normal = _block(edges, values, codes, weights), _normal()
+    scores = score_blocks(before, now, edges, role="production", population="all", window_days=7, normal=normal)
+    for g, segment in enumerate(SEGMENTS):
+        for j, feature in enumerate(FEATURES):
+            row = _row(scores, segment, feature)
+            n, m = row["n_effective"], row["n_effective_reference"]
+            x2, freedom = homogeneity(before.weight[g, j], now.weight[g, j], n_effective_reference=m, n_effective=n)
+            size = comparison_size(n, m, normal.day_share[g], normal.day_share_reference[g])
+            fields = ("factor", "standard_error", "size", "freedom_window", "freedom_reference")
+            alone = Dispersion(*(getattr(normal.dispersion, name)[g, j] for name in fields))
+            assert row["evidence"] == pytest.approx(float(evidence(x2 / freedom, freedom, size, alone)))
+            assert row["dispersion"] == pytest.approx(float(alone.at(size)))
+        assert np.isnan(_row(scores, segment, "*")["evidence"])
+    assert _row(scores, "overall", "a")["evidence"] > 3 > _row(scores, "overall", "c")["evidence"]
+
+
+def test_without_a_calibration_there_is_no_evidence(reference: tuple) -> None:
+    scores = _scores(reference, _block(reference[0], *_values(2, 1_000)))
+    assert np.isnan(scores["evidence"]).all()
+    assert np.isnan(scores["dispersion"]).all()
+
+
+def test_a_segment_never_seen_in_the_reference_has_no_evidence(reference: tuple) -> None:
+    edges, before = reference
+    now = empty_block(["overall", "s=x", "s=new"], edges)
+    values, codes = _values(9, 1_000)
+    accumulate(now, edges, values, np.ones(1_000), codes)
+    scores = score_blocks(before, now, edges, role="input", population="all", window_days=1, normal=_normal())
+    assert list(dict.fromkeys(scores["segment"])) == ["overall", "s=x", "s=y", "s=new"]
+    known = np.isin(scores["segment"], ["overall", "s=x"]) & (scores["feature"] != "*")
+    assert np.isfinite(scores["evidence"][known]).all()
+    for segment in ("s=new", "s=y"):  # nothing before, nothing now
+        assert np.isnan(scores["evidence"][scores["segment"] == segment]).all()
+
+
+def test_a_constant_feature_has_no_evidence_and_is_not_stuck() -> None:
+    rng, n = np.random.default_rng(2), 2_000
+    values = np.column_stack([rng.normal(size=n), np.full(n, 3.0)])
+    sketch = EdgeSketch(("a", "fixed"))
+    sketch.add(values)
+    edges = sketch.edges(20)
+    block = empty_block(["overall"], edges)
+    accumulate(block, edges, values, np.ones(n), np.zeros((n, 1), np.int32))
+    scores = score_blocks(block, block, edges, role="input", population="all", window_days=1, normal=_normal(1, 2))
+    row = _row(scores, "overall", "fixed")
+    assert np.isnan(row["evidence"])
+    assert row["psi_corrected_nats"] == 0.0
+    assert not row["is_constant"]
+    assert np.isfinite(_row(scores, "overall", "a")["evidence"])
+
+
+@pytest.mark.parametrize("side", ["window", "reference", "both"])
+def test_all_weights_zero_are_no_evidence_and_no_warning(reference: tuple, side: str) -> None:
+    edges, before = reference
+    full, nothing = _block(edges, *_values(2, 1_000)), empty_block(SEGMENTS, edges)
+    q, p = (nothing if side != "window" else before), (nothing if side != "reference" else full)
+    scores = score_blocks(q, p, edges, role="production", population="all", window_days=1, normal=_normal())
+    for name in ("evidence", "psi_corrected_nats", "importance_ratio"):
+        assert np.isnan(scores[name]).all()
+    assert not scores["is_constant"].any()
 
 
 def test_importances_of_a_segment(reference: tuple) -> None:
