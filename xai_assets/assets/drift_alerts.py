@@ -19,6 +19,7 @@ TABLE = "drift_alerts"
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `drift_alerts` asset of a monitor; drift shows as a check with severity WARN that blocks nothing."""
     deps = ["drift_scores"] + (["label_scores"] if settings.label_delay_days is not None else [])
+    deps += ["version_effects"] if settings.roles_with_previous else []
     key = stage.asset_key(settings, TABLE)
     drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
 
@@ -31,7 +32,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             alerts = folder.write_day(day, provenance)
-            shown = alerts.select("state", "severity", "cause", "role", "feature", "segment", "sentence")
+            shown = alerts.select("state", "severity", "cause", "effect_of", "role", "feature", "segment", "sentence")
             active = alerts.filter(pl.col("state") != "resolved").height
             return {"dagster/partition_row_count": alerts.height, "active": active, "alerts": stage.table_of(shown)}
 

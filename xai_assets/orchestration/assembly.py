@@ -28,6 +28,7 @@ from xai_assets.assets import (
     recommendations,
     reference_profile,
     replay_log,
+    version_effects,
 )
 from xai_assets.config import MonitorConfig
 from xai_assets.orchestration import checks, jobs, retention, schedules, sensors
@@ -35,12 +36,15 @@ from xai_assets.records import MODEL_ROLES
 
 
 def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
-    """All assets of a monitor, in the order of the flow. Label assets only where labels are configured."""
+    """All assets of a monitor, in the order of the flow. Label assets only where labels are configured,
+    the comparison of versions only where an earlier one is."""
     assets = [replay_log.build(config), divergence_set.build(config)]
     assets += [attributions.build(config, role) for role in MODEL_ROLES]
     drift = (explanation_quality, reference_profile, attribution_histograms, feature_statistics)
     assets += [m.build(config) for m in (*drift, drift_calibration, drift_scores, divergence_slices, drift_slices)]
     assets.append(explanation_shift.build(config))
+    if config.roles_with_previous:
+        assets.append(version_effects.build(config))
     if config.labels is not None:
         assets.insert(1, labels.build(config))
         if config.label_delay_days is not None:
