@@ -37,8 +37,9 @@ def homogeneity(
     Returns
     -------
     tuple
-        X² = nm/(n+m) Σ (p−q)²/((np+mq)/(n+m)) and groups − 1, float [...]; X² is NaN where there are fewer than two
-        groups.
+        X² = nm/(n+m) Σ (p−q)²/((np+mq)/(n+m)) and groups − 1, float [...]. Where all cells would be one group (a
+        feature that hardly varies in the reference) the most common cell is compared with all the others together, of
+        which at least one request is taken to be expected. NaN where a side is empty.
 
     Source: Pearson (1911), on effective counts as in Rao and Scott (1981).
     """
@@ -69,8 +70,15 @@ def _grouped(q: Float64, p: Float64, guide: Float64, m: Float64, n: Float64) -> 
     joined = _term(last_q + open_q, last_p + open_p, m, n)
     total = total - _term(last_q, last_p, m, n) + joined
     scale = np.divide(n * m, n + m, out=np.zeros_like(n), where=n + m > 0)
-    freedom = np.maximum(groups - 1.0, 0.0)
-    return np.where(freedom >= 1, np.maximum(scale * total, 0.0), np.nan), freedom
+    total = np.where(groups >= 2, np.maximum(total, 0.0), _two_cells(q[..., -1], p[..., -1], m, n))
+    return np.where((n > 0) & (m > 0), scale * total, np.nan), np.maximum(groups - 1.0, 1.0)
+
+
+def _two_cells(q: Float64, p: Float64, m: Float64, n: Float64) -> Float64:
+    """The same sum over the most common cell and the rest, shares of the former in."""
+    pooled = np.divide(n * p + m * q, n + m, out=np.ones_like(n), where=n + m > 0)
+    least = np.divide(1.0, n, out=np.ones_like(n), where=n > 0)
+    return np.asarray((p - q) ** 2 * (1.0 / np.maximum(pooled, least) + 1.0 / np.maximum(1.0 - pooled, least)))
 
 
 def _term(q: Float64, p: Float64, m: Float64, n: Float64) -> Float64:

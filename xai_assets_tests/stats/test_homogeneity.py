@@ -31,10 +31,8 @@ def test_twin_joins_rare_cells_one_by_one(seed: int, cells: int, n: int) -> None
     rest = groups.pop()
     if groups:
         groups[-1] += rest
-    assert freedom == max(len(groups) - 1, 0)
-    if len(groups) < 2:
-        assert np.isnan(x2)
-    else:
+    assert freedom == max(len(groups) - 1, 1)
+    if len(groups) >= 2:
         table = np.array([[q[g].sum(), p[g].sum()] for g in groups]).T
         assert x2 == pytest.approx(chi2_contingency(table, correction=False).statistic, abs=1e-9)
 
@@ -46,6 +44,17 @@ def test_one_request_in_a_cell_new_to_the_reference_is_no_drift() -> None:
     )
     assert freedom == 1
     assert x2 < 1  # unjoined it would be m/n = 100
+
+
+def test_a_constant_that_begins_to_vary_is_seen_and_a_single_new_value_is_not() -> None:
+    reference = np.array([0.0, 1344.0, 0.0])
+    numbers = {"n_effective_reference": 1344.0, "n_effective": 48.0}
+    one, freedom = homogeneity(reference, np.array([0.0, 47.0, 1.0]), **numbers)
+    assert freedom == 1
+    assert one < 3
+    assert homogeneity(reference, np.array([0.0, 0.0, 48.0]), **numbers)[0] > 1000
+    assert homogeneity(reference, reference, **numbers)[0] == 0
+    assert np.isnan(homogeneity(reference, np.zeros(3), n_effective_reference=1344.0, n_effective=0.0)[0])
 
 
 def test_effective_numbers_scale_the_statistic_not_the_shares() -> None:
