@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xai_assets.config import DriftConfig
+from xai_assets.config import DriftConfig, EffectFloors
 from xai_assets.decide.causes import (
     INPUT_FAULT,
     POPULATION_MOVED,
@@ -229,7 +229,7 @@ class _Inputs:
 
     def __init__(self, view: _View, drift: DriftConfig) -> None:
         self._view = view
-        self._noted = drift.effect_floors.noted
+        self._noted = _place_floor(drift)
         self._located: dict[str, str | None] = {}
 
     def facts(self, feature: str, segment: str) -> InputFacts | None:
@@ -270,6 +270,12 @@ _FACT_COLUMNS = (
 )
 
 
+def _place_floor(drift: DriftConfig) -> float:
+    """Corrected PSI under which everybody else counts as unmoved: floors of another metric say nothing about it."""
+    floors = drift.effect_floors
+    return floors.noted if floors.metric == "psi_corrected_nats" else EffectFloors().noted
+
+
 def _locate(view: _View, feature: str, noted: float) -> str | None:
     psi, complement = (view.of_feature(c, feature) for c in ("psi_corrected_nats", "psi_complement_nats"))
     return localise(view.segments, psi, complement, view.exceeds(feature), noted)
@@ -299,7 +305,7 @@ def _root_of(finding: Finding, roots: Sequence[Finding]) -> Finding | None:
 
 
 def _attribution_finding(view: _View, feature: str, inputs: _Inputs | None, drift: DriftConfig) -> Finding:
-    segment = _locate(view, feature, drift.effect_floors.noted) or OVERALL
+    segment = _locate(view, feature, _place_floor(drift)) or OVERALL
     cause, segment = _cause_and_place(view, feature, segment, inputs)
     row = view.row(segment, feature)
     if row is None or view.ranks[row] < severity_rank("noted"):
