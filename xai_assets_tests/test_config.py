@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xai_assets.config import AlarmBudget, MonitorConfig
+from xai_assets.config import AlarmBudget, EffectFloors, MonitorConfig, Persistence
 from xai_assets.errors import ConfigError
 
 HEALTHY: dict[str, Any] = {
@@ -41,6 +41,9 @@ def test_the_healthy_baseline_loads_with_defaults() -> None:
     assert config.features[2].categories == ("car", "home")
     assert config.drift.windows_days == (1, 7, 28)
     assert config.drift.alarm_budget == AlarmBudget(1.0, 30)
+    assert config.drift.persistence == Persistence(1, 3)
+    assert config.drift.effect_floors == EffectFloors(0.10, 0.25, 0.50, "psi_corrected_nats")
+    assert (config.drift.min_effective_rows, config.drift.match_weekday) == (30, False)
     assert len(config.reference_days) == 28
     assert config.first_date == date(2025, 1, 1)
     assert config.models.production.path == "p.ubj"
@@ -82,6 +85,9 @@ WRONG = [
     ),
     ("models.production", {"path": "p", "trust_pickle": "yes"}, ["models.production.trust_pickle", "true or false"]),
     ("reference.end_date", "2024-12-31", ["lending.reference.end_date", "from 2025-01-01 on"]),
+    # A reference of no day at all.
+    ("reference", {"start_date": "2025-01-02", "end_date": "2025-01-01"}, ["lending.reference.end_date"]),
+    ("reference", {"start_date": "2025-01-02"}, ["lending.reference.end_date is missing", "add 'end_date:'"]),
     ("reference.start_date", "01/02/2025", ["lending.reference.start_date", "2025-01-31"]),
     ("start_date", "2025-02-01", ["lending.start_date", "up to 2025-01-01"]),
     ("end_date", "2025-01-02", ["lending.end_date"]),
@@ -104,6 +110,19 @@ WRONG = [
     ("explanation.targets.stability", 1, ["lending.explanation.targets.stability", "below 1"]),
     ("explanation.targets.error_rate", 0, ["lending.explanation.targets.error_rate", "above 0"]),
     ("drift.alarm_budget", "once a month", ["lending.drift.alarm_budget", "1 per 30 days"]),
+    ("drift.alarm_budget", {"alarms": 0, "per_days": 30}, ["lending.drift.alarm_budget", "above 0"]),
+    ("drift.alarm_budget", "0 per 30 days", ["lending.drift.alarm_budget", "above 0"]),
+    ("drift.alarm_budget", "30 per 30 days", ["lending.drift.alarm_budget", "less than one a day"]),
+    ("drift.alarm_budget", "1 per 0 days", ["lending.drift.alarm_budget", "less than one a day"]),
+    ("drift.effect_floors.metric", "jensen_shanon", ["lending.drift.effect_floors.metric", "'jensen_shannon'?"]),
+    ("drift.effect_floors.metric", "ndcg", ["lending.drift.effect_floors.metric", "importance_ratio"]),
+    ("drift.effect_floors", {"noted": 0}, ["lending.drift.effect_floors", "0 < noted"]),
+    ("drift.match_weekday", "yes", ["lending.drift.match_weekday", "true or false"]),
+    ("drift.match_weekdays", True, ["lending.drift.match_weekdays", "did you mean 'match_weekday'?"]),
+    ("drift.min_effective_rows", 0, ["lending.drift.min_effective_rows", "1 or more"]),
+    ("drift.persistence", {"days": 0}, ["lending.drift.persistence", "1 ≤ days"]),
+    ("drift.windows_days", [], ["lending.drift.windows_days", "whole days from 1"]),
+    ("drift.windows_days", [0, 7], ["lending.drift.windows_days", "whole days from 1"]),
     ("drift.effect_floors", {"noted": 0.6}, ["lending.drift.effect_floors", "noted ≤ warning"]),
     ("drift.windows_days", [7, 1], ["lending.drift.windows_days", "rising"]),
     ("drift.persistence", {"days": 4, "of": 3}, ["lending.drift.persistence", "days ≤ of"]),
@@ -132,6 +151,14 @@ def test_a_bad_monitor_name_is_refused() -> None:
 
 def test_the_alarm_budget_reads_as_a_sentence() -> None:
     assert build(broken("drift.alarm_budget", "0.5 per 7 days")).drift.alarm_budget == AlarmBudget(0.5, 7)
+
+
+def test_effect_floors_of_another_metric() -> None:
+    written = {"noted": 1.5, "warning": 2, "critical": 4, "metric": "importance_ratio"}
+    assert build(broken("drift.effect_floors", written)).drift.effect_floors == EffectFloors(
+        1.5, 2.0, 4.0, "importance_ratio"
+    )
+    assert build(broken("drift.match_weekday", True)).drift.match_weekday
 
 
 def test_the_fingerprint_follows_its_sections_and_nothing_else() -> None:

@@ -143,20 +143,27 @@ def test_a_segment_never_seen_in_the_reference_has_no_evidence(reference: tuple)
         assert np.isnan(scores["evidence"][scores["segment"] == segment]).all()
 
 
-def test_a_constant_feature_has_no_evidence_and_is_not_stuck() -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_constant_feature_is_evidence_of_nothing_until_it_moves(moved: bool) -> None:
     rng, n = np.random.default_rng(2), 2_000
     values = np.column_stack([rng.normal(size=n), np.full(n, 3.0)])
     sketch = EdgeSketch(("a", "fixed"))
     sketch.add(values)
     edges = sketch.edges(20)
-    block = empty_block(["overall"], edges)
-    accumulate(block, edges, values, np.ones(n), np.zeros((n, 1), np.int32))
-    scores = score_blocks(block, block, edges, role="input", population="all", window_days=1, normal=_normal(1, 2))
+    before, now = empty_block(["overall"], edges), empty_block(["overall"], edges)
+    accumulate(before, edges, values, np.ones(n), np.zeros((n, 1), np.int32))
+    values[:, 1] += 2.0 * moved
+    accumulate(now, edges, values, np.ones(n), np.zeros((n, 1), np.int32))
+    scores = score_blocks(before, now, edges, role="input", population="all", window_days=1, normal=_normal(1, 2))
     row = _row(scores, "overall", "fixed")
-    assert np.isnan(row["evidence"])
-    assert row["psi_corrected_nats"] == 0.0
     assert not row["is_constant"]
-    assert np.isfinite(_row(scores, "overall", "a")["evidence"])
+    assert row["outside_share"] == float(moved)
+    if moved:
+        assert row["evidence"] > 50
+        assert row["psi_corrected_nats"] > 1
+    else:
+        assert np.nan_to_num(row["evidence"]) == 0.0
+        assert row["psi_corrected_nats"] == 0.0
 
 
 @pytest.mark.parametrize("side", ["window", "reference", "both"])
@@ -331,3 +338,29 @@ def test_fifty_features_in_twenty_segments_take_well_under_a_second() -> None:
         for role in ("production", "experimental"):
             score_blocks(before, now, edges, role=role, population="all", window_days=window)
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_one_value_inside_a_wide_cell_is_stuck(missing: float) -> None:
+    """A segment whose values all lie in one wide cell of the borders: only the moments tell that they are stuck."""
+    rng, n = np.random.default_rng(11), 2_000
+    edges = (Edges("x", np.array([0.0, 100.0, 200.0, 300.0])),)
+
+    def block(values: np.ndarray) -> HistogramBlock:
+        found = empty_block(["overall"], edges)
+        values = np.where(rng.random(len(values)) < missing, np.nan, values).astype(np.float32)[:, None]
+        accumulate(found, edges, values, np.ones(len(values)), np.zeros((len(values), 1), np.int32))
+        return found
+
+    def is_stuck(before: np.ndarray, now: np.ndarray) -> bool:
+        scores = score_blocks(block(before), block(now), edges, role="input", population="all", window_days=1)
+        return bool(scores["is_constant"][0])
+
+    varied, elsewhere = rng.uniform(110, 190, n), rng.uniform(0, 300, n)
+    assert is_stuck(varied, np.full(n, 137.7))
+    assert is_stuck(elsewhere, np.full(n, 137.7))
+    assert not is_stuck(varied, np.full(20, 137.7)), "a few equal values are no proof"
+    assert not is_stuck(varied, rng.uniform(137, 138, n)), "narrow, but not one value"
+    assert not is_stuck(np.full(n, 137.7), np.full(n, 137.7)), "it was so in the reference"
+    nearly = np.where(np.arange(n) % 200 == 0, 150.0, 137.7)
+    assert not is_stuck(nearly, np.full(n, 137.7)), "nearly all of the reference has that value"
