@@ -64,7 +64,11 @@ def main() -> None:
         f"{chosen.seeds} streams of {chosen.requests_per_day:,} requests a day, {REFERENCE_DAYS} reference days"
     )
     with multiprocessing.get_context("spawn").Pool(processors) as pool:
-        outcomes = pool.map(run, jobs(chosen), chunksize=1)
+        waiting, outcomes = jobs(chosen), []
+        for outcome in pool.imap(run, waiting):
+            outcomes.append(outcome)
+            print(f"\r{len(outcomes)} of {len(waiting)} streams", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     report(outcomes)
     if chosen.misses:
         misses(outcomes, Calibrated.name)
