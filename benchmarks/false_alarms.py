@@ -106,9 +106,9 @@ def alarm_days(stream: Stream, seed: int, days: int, reference_days: int = 28) -
     """Days with an alarm per 30, by evidence alone and with the effect floor."""
     drawn = stream.days(reference_days + days, seed)
     calibration = calibrated(*(a[:reference_days] for a in drawn))
-    scores = judged(drawn, reference_days, calibration).values()
-    loud = [np.nan_to_num(u) >= calibration.threshold.value for u, _ in scores]
-    material = [a & (np.nan_to_num(effect) >= 0.10) for a, (_, effect) in zip(loud, scores, strict=True)]
+    scores = judged(drawn, reference_days, calibration)
+    loud = [np.nan_to_num(u) >= calibration.threshold.at(w) for w, (u, _) in scores.items()]
+    material = [a & (np.nan_to_num(effect) >= 0.10) for a, (_, effect) in zip(loud, scores.values(), strict=True)]
     return tuple(30 * float(np.any(np.stack(x), axis=(0, 2, 3)).mean()) for x in (loud, material))
 
 

@@ -7,7 +7,7 @@ it lasts (see `alerts`).
 Evidence says that a change is real, effect says that it matters; an alarm needs both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,11 @@ from xai_assets.stats.threshold import Threshold, benjamini_hochberg
 
 Columns = Mapping[str, Any]
 """Rows as columns: name → sequence or array, all of one length."""
-_Text = npt.NDArray[np.object_]
 _Mask = npt.NDArray[np.bool_]
 
 JUDGED_POPULATION = "all"
 """Which requests diverge changes with the models' inputs, so attributions of the divergent ones move without any fault
 of their own: they are described, not judged."""
-LABEL_Z = 4.5
-"""`z_score` from which a change of residuals counts; chance reaches it about three times in a million."""
 LABEL_FLOORS = (0.02, 0.05, 0.10)
 """`residual_shift` from which a change is noted, a warning, critical: in output units of a classifier, for a
 regression in units of the reference's mean absolute error."""
@@ -66,7 +63,7 @@ def grade(scores: Columns, drift: DriftConfig, threshold: Threshold) -> dict[str
     unknown = ~np.isfinite(u) if threshold.rule != "unknown" else np.ones(len(u), dtype=bool)
     important = _equal(scores["role"], OUTPUT) | (share >= drift.min_importance_share)
     judged = ~(described | few | few_before | unknown) & important
-    limit = _limit(u[judged], threshold)
+    limit = _limit(scores["window_days"], u[judged], threshold)
     loud = np.nan_to_num(u, nan=-1.0) >= limit
     level = np.searchsorted((floors.noted, floors.warning, floors.critical), np.nan_to_num(effect, nan=-1), "right")
     rules = (
@@ -81,16 +78,21 @@ def grade(scores: Columns, drift: DriftConfig, threshold: Threshold) -> dict[str
         (level == 0, f"real, but the effect is below {floors.noted:g}", 1),
     )
     names = [f"evidence over the threshold ({_how(threshold)}), effect from {f:g}" for f in _floors(drift)]
-    rank, rule = 1 + level, np.array(["", *names], dtype=object)[level]
-    for mask, text, value in reversed(rules):
-        rank, rule = np.where(mask, value, rank), np.where(mask, text, rule)
-    return {
-        "severity": np.array(SEVERITIES, dtype=object)[rank],
-        "rule": rule,
+    return _decided(rules, level, names) | {
         "effect": effect,
         "threshold": np.where(described | unknown, np.nan, limit),
         "effect_metric": np.full(len(effect), floors.metric, dtype=object),
     }
+
+
+def _decided(
+    rules: Sequence[tuple[_Mask, str, int]], level: npt.NDArray[np.int64], names: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
+    """`severity` and `rule`: of the first rule that holds (mask, text, rank of the severity), else of the level."""
+    rank, rule = 1 + level, np.array(["", *names], dtype=object)[level]
+    for mask, text, value in reversed(rules):
+        rank, rule = np.where(mask, value, rank), np.where(mask, text, rule)
+    return {"severity": np.array(SEVERITIES, dtype=object)[rank], "rule": rule}
 
 
 def effects(scores: Columns, drift: DriftConfig) -> Float64:
@@ -102,11 +104,13 @@ def effects(scores: Columns, drift: DriftConfig) -> Float64:
     return values
 
 
-def _limit(judged: Float64, threshold: Threshold) -> float:
-    """Evidence from which a row of this day is an alarm."""
-    if threshold.rule == "benjamini_hochberg":
-        return benjamini_hochberg(judged, threshold.alarm_rate)
-    return threshold.value if threshold.rule == "westfall_young" else float("inf")
+def _limit(window_days: Any, judged: Float64, threshold: Threshold) -> Float64:
+    """Evidence from which each row of this day is an alarm; judged: evidence of the rows that can be one."""
+    if threshold.rule == "westfall_young":
+        return threshold.at(np.asarray(window_days, dtype=np.int64))
+    by_day = threshold.rule == "benjamini_hochberg"
+    limit = benjamini_hochberg(judged, threshold.alarm_rate) if by_day else np.inf
+    return np.full(len(window_days), limit)
 
 
 def _floors(drift: DriftConfig) -> tuple[float, float, float]:
@@ -119,29 +123,60 @@ def _how(threshold: Threshold) -> str:
     return f"F distribution and Benjamini–Hochberg: only {threshold.days} reference days"
 
 
-def _why_unknown(threshold: Threshold) -> str:
+def _why_unknown(threshold: Threshold, what: str = "requests") -> str:
     if threshold.rule == "unknown":
         return f"what is normal cannot be told from {threshold.days} reference day(s), 2 are needed"
-    return "too few requests, or too few days of the reference, to know what is normal here"
+    return f"too few {what}, or too few days of the reference, to know what is normal here"
 
 
-def grade_labels(scores: Columns, drift: DriftConfig) -> tuple[_Text, _Text]:
-    """Severity and rule of every row of label scores.
+def grade_labels(scores: Columns, drift: DriftConfig, threshold: Threshold) -> dict[str, npt.NDArray[Any]]:
+    """Severity of every row of one day's label scores, with everything that decided it.
 
-    A row is `insufficient` with fewer than `drift.min_effective_rows` labels. Else it is at least noted where
-    `z_score` ≥ `LABEL_Z` and `residual_shift` reaches one of `LABEL_FLOORS`; with metric `mae` the floors are
-    multiplied by the reference's mean absolute error, taken from the row of feature `*`.
+    A row is at least noted where its evidence reaches the threshold and `residual_shift` reaches one of
+    `LABEL_FLOORS`; with metric `mae` the floors are multiplied by the reference's mean absolute error, taken from the
+    row of feature `*`. It is `insufficient` with fewer than `drift.min_effective_rows` labels, or where the reference
+    cannot say what is normal.
+
+    Parameters
+    ----------
+    scores
+        All rows of the day, every role and window: with few reference days the threshold depends on all of them.
+        Columns of `stats.residuals.label_scores`.
+    drift
+        Limits.
+    threshold
+        From the calibration of labels.
+
+    Returns
+    -------
+    dict
+        `severity`, `rule` (text) and `threshold` (float64).
     """
-    count, shift, z = (_floats(scores[c]) for c in ("label_count", "residual_shift", "z_score"))
+    count, shift, u = (_floats(scores[c]) for c in ("label_count", "residual_shift", "evidence"))
     unit = _label_units(scores)
-    enough = count >= drift.min_effective_rows
     relative = np.divide(shift, unit, out=np.full_like(shift, np.nan), where=unit > 0)
     level = np.searchsorted(LABEL_FLOORS, np.nan_to_num(relative, nan=-1), side="right")
-    loud = z >= LABEL_Z
-    rank = np.where(enough, 1 + np.where(loud, level, 0), 0)
-    severity = np.array(SEVERITIES, dtype=object)[rank]
-    rules = [_label_rule(drift, *row) for row in zip(severity, shift, unit, z, count, loud, level, strict=True)]
-    return severity, np.array(rules, dtype=object)
+    few, undefined = count < drift.min_effective_rows, ~np.isfinite(shift)
+    unknown = ~np.isfinite(u) if threshold.rule != "unknown" else np.ones(len(u), dtype=bool)
+    limit = _limit(scores["window_days"], u[~(few | undefined | unknown)], threshold)
+    loud = np.nan_to_num(u, nan=-1.0) >= limit
+    how = _how(threshold)
+    rules = (
+        (few, f"fewer than {drift.min_effective_rows} labels in the window", 0),
+        (undefined, "too few labels per cell to compare", 1),
+        (unknown, _why_unknown(threshold, "labels"), 0),
+        (~loud & (level == 0), "evidence and change of residuals are below their limits", 1),
+        (~loud, f"evidence is below the alarm threshold ({how})", 1),
+        (level == 0, f"real, but residuals changed by less than {LABEL_FLOORS[0]:g}{_unit_text(scores)}", 1),
+    )
+    names = [f"evidence over the threshold ({how}), residuals changed by {f:g}" for f in LABEL_FLOORS]
+    names = [f"{name}{_unit_text(scores)} or more" for name in names]
+    return _decided(rules, level, names) | {"threshold": np.where(few | undefined | unknown, np.nan, limit)}
+
+
+def _unit_text(scores: Columns) -> str:
+    """What a floor is a multiple of: one day's rows have one metric."""
+    return " × the reference's mean absolute error" if _equal(scores["metric"], "mae").any() else ""
 
 
 def _label_units(scores: Columns) -> Float64:
@@ -154,20 +189,6 @@ def _label_units(scores: Columns) -> Float64:
     whole, reference = _equal(scores["feature"], WHOLE), _floats(scores["metric_reference"])
     errors = {keys[i]: reference[i] for i in np.flatnonzero(whole)}
     return np.where(_equal(metric, "mae"), [errors.get(k, np.nan) for k in keys], unit)
-
-
-def _label_rule(
-    drift: DriftConfig, severity: str, shift: float, unit: float, z: float, count: float, loud: bool, level: int
-) -> str:
-    if severity == "insufficient":
-        return f"{count:.0f} labels in the window, {drift.min_effective_rows} are needed"
-    if np.isnan(shift):
-        return "too few labels per cell to compare"
-    if level == 0:
-        return f"residuals changed by {shift:.3g}, below {LABEL_FLOORS[0] * unit:.3g}"
-    if not loud:
-        return f"residuals changed by {shift:.3g}, but z = {z:.1f} is below {LABEL_Z:g}"
-    return f"residuals changed by {shift:.3g} ≥ {LABEL_FLOORS[level - 1] * unit:.3g} with z = {z:.1f}"
 
 
 def _floats(column: Any) -> Float64:

@@ -7,7 +7,7 @@ Belongs here: which days and roles go in, the rows of `drift_calibration`. Does 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -27,15 +27,21 @@ from xai_assets.stats.calibration import Calibration, DailyCounts, calibrate
 from xai_assets.stats.dispersion import Dispersion
 from xai_assets.stats.threshold import Threshold
 
+TABLE = "drift_calibration"
 SEED = 20_240_101
 _ARRAYS = ("factor", "standard_error", "size", "freedom_window", "freedom_reference")
 
 
 def calibrate_days(
-    daily: Mapping[date, Blocks] | Iterable[tuple[date, Blocks]], profile: Profile, drift: DriftConfig
+    daily: Mapping[date, Blocks] | Iterable[tuple[date, Blocks]],
+    profile: Profile,
+    drift: DriftConfig,
+    *,
+    alarm_rate: float | None = None,
 ) -> Calibration:
     """Calibrate on the reference days' histograms, given over the cells and segments of `profile`, in any order.
 
+    alarm_rate: false alarms a day that these scores may raise; None: the whole of `drift.alarm_budget`.
     Days between the first and the last that are not given count as days without requests. Memory is that of the
     judged population's weights, 4 bytes per day × role × segment × feature × cell.
     """
@@ -46,7 +52,7 @@ def calibrate_days(
     return calibrate(
         counts,
         windows_days=drift.windows_days,
-        alarm_rate=budget.alarms / budget.per_days,
+        alarm_rate=budget.alarms / budget.per_days if alarm_rate is None else alarm_rate,
         min_effective_rows=drift.min_effective_rows,
         rng=np.random.default_rng(SEED),
         weekdays=weekdays,
@@ -124,15 +130,16 @@ def ensure_calibration(monitor: Monitor, *, force: bool = False) -> CalibrationS
     if identity is None:
         return CalibrationState(None, "waiting for the reference profile")
     if provenance.footer("drift_calibration", None).get("provenance") == identity and not force:
-        return _state(identity, load_calibration(monitor), "kept")
+        return calibration_state(identity, load_calibration(monitor), "kept")
     profile, days = load_profile(monitor), profile_days(monitor)
     waiting = [d for d in days if provenance.comparable("attribution_histograms", d) is None]
     if waiting:
         text = f"waiting for the histograms of {len(waiting)} of {len(days)} reference days, the first is {waiting[0]}"
         return CalibrationState(None, text)
-    calibration = calibrate_days(stored_days(monitor, days, profile), profile, monitor.config.drift)
-    write_calibration(monitor, calibration, profile, identity)
-    return _state(identity, calibration, "made")
+    held, rate = stored_days(monitor, days, profile), monitor.config.alarm_rate_per_family
+    calibration = calibrate_days(held, profile, monitor.config.drift, alarm_rate=rate)
+    write_calibration(monitor, TABLE, calibration, axes_of(profile), identity)
+    return calibration_state(identity, calibration, "made")
 
 
 def profile_days(monitor: Monitor) -> list[date]:
@@ -148,10 +155,11 @@ def stored_days(monitor: Monitor, days: Iterable[date], profile: Profile) -> Ite
         yield day, {key: block for key, block in blocks.items() if key[1] == JUDGED_POPULATION}
 
 
-def _state(identity: str, calibration: Calibration, verb: str) -> CalibrationState:
+def calibration_state(identity: str, calibration: Calibration, verb: str) -> CalibrationState:
+    """What is stored now, as a sentence."""
     threshold = calibration.threshold
     how = {
-        "westfall_young": f"alarms from evidence {threshold.value:.2f} (Westfall–Young over {threshold.days} days)",
+        "westfall_young": f"alarms from evidence {_limits(threshold)} (Westfall–Young over {threshold.days} days)",
         "benjamini_hochberg": "few reference days: alarms by F evidence and Benjamini–Hochberg",
         "unknown": "one reference day: nothing can be judged",
     }[threshold.rule]
@@ -159,16 +167,35 @@ def _state(identity: str, calibration: Calibration, verb: str) -> CalibrationSta
     return CalibrationState(identity, sentence, threshold.value, threshold.rule, calibration.reference_days)
 
 
-def write_calibration(monitor: Monitor, calibration: Calibration, profile: Profile, provenance: str) -> None:
-    """Store the calibration whole in one partition; its footer holds the threshold."""
+def _limits(threshold: Threshold) -> str:
+    return ", ".join(f"{u:.2f} in {days} day{'s' if days > 1 else ''}" for days, u in threshold.by_window)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the arrays of a calibration are over: segments, and each role's features."""
+
+    profile_hash: str
+    segments: tuple[str, ...]
+    features: Mapping[str, tuple[str, ...]]
+
+
+def axes_of(profile: Profile) -> Axes:
+    """Those of drift scores."""
+    features = {role: tuple(e.feature for e in profile.edges[role]) for role in ROLES}
+    return Axes(profile.profile_hash, tuple(profile.segments), features)
+
+
+def write_calibration(monitor: Monitor, table: str, calibration: Calibration, axes: Axes, provenance: str) -> None:
+    """Store a calibration whole in the one partition of `table`; its footer holds the threshold."""
     parts = [pl.DataFrame(schema=DRIFT_CALIBRATION.schema)]
     for (role, window), found in calibration.dispersions.items():
-        features = [e.feature for e in profile.edges[role]]
+        features = list(axes.features[role])
         frame = pl.DataFrame(
             {
                 "role": [role] * found.factor.size,
-                "segment": np.repeat(np.array(profile.segments, dtype=object), len(features)).tolist(),
-                "feature": features * len(profile.segments),
+                "segment": np.repeat(np.array(axes.segments, dtype=object), len(features)).tolist(),
+                "feature": features * len(axes.segments),
                 "window_days": [window] * found.factor.size,
                 **{name: getattr(found, name).reshape(-1) for name in _ARRAYS},
             }
@@ -176,14 +203,14 @@ def write_calibration(monitor: Monitor, calibration: Calibration, profile: Profi
         parts.append(frame.select(pl.col(c).cast(t) for c, t in DRIFT_CALIBRATION.schema.items()))
     metadata = {
         "provenance": provenance,
-        "profile_hash": profile.profile_hash,
+        "profile_hash": axes.profile_hash,
         "calibration_hash": calibration_hash(calibration),
         "threshold": json.dumps(asdict(calibration.threshold)),
         "day_share_reference": json.dumps(calibration.day_share_reference.tolist()),
         "reference_days": str(calibration.reference_days),
         "maxima": json.dumps(calibration.maxima.tolist()),
     }
-    monitor.lake.write("drift_calibration", monitor.name, None, pl.concat(parts), metadata)
+    monitor.lake.write(table, monitor.name, None, pl.concat(parts), metadata)
 
 
 def load_calibration(monitor: Monitor, profile: Profile | None = None) -> Calibration:
@@ -191,28 +218,37 @@ def load_calibration(monitor: Monitor, profile: Profile | None = None) -> Calibr
 
     Raises LakeError where there is none, ProvenanceError (with both hashes) where it belongs to another reference.
     """
-    profile = load_profile(monitor) if profile is None else profile
-    footer = monitor.lake.metadata("drift_calibration", monitor.name)
-    if footer["profile_hash"] != profile.profile_hash:
+    return read_calibration(monitor, TABLE, axes_of(load_profile(monitor) if profile is None else profile))
+
+
+def read_calibration(monitor: Monitor, table: str, axes: Axes) -> Calibration:
+    """The calibration in `table`. Raises as `load_calibration`."""
+    footer = monitor.lake.metadata(table, monitor.name)
+    if footer["profile_hash"] != axes.profile_hash:
         raise ProvenanceError(
             f"the calibration of '{monitor.name}' belongs to another reference",
-            expected=profile.profile_hash,
+            expected=axes.profile_hash,
             found=footer["profile_hash"],
-            next_step=f"materialize {monitor.name}/drift_calibration again",
+            next_step=f"materialize {monitor.name}/{table} again",
         )
-    frame = monitor.lake.read("drift_calibration", monitor.name)
-    shape = {role: (len(profile.segments), len(profile.edges[role])) for role in ROLES}
+    frame = monitor.lake.read(table, monitor.name)
+    shape = {role: (len(axes.segments), len(names)) for role, names in axes.features.items()}
     dispersions = {
         (str(role), int(window)): Dispersion(**{n: rows[n].to_numpy().reshape(shape[str(role)]) for n in _ARRAYS})
         for (role, window), rows in frame.partition_by("role", "window_days", as_dict=True, maintain_order=True).items()
     }
     return Calibration(
         dispersions=dispersions,
-        threshold=Threshold(**json.loads(footer["threshold"])),
+        threshold=_parsed(footer["threshold"]),
         day_share_reference=np.array(json.loads(footer["day_share_reference"]), dtype=np.float64),
         reference_days=int(footer["reference_days"]),
         maxima=np.array(json.loads(footer["maxima"]), dtype=np.float64),
     )
+
+
+def _parsed(text: str) -> Threshold:
+    found = Threshold(**json.loads(text))
+    return replace(found, by_window=tuple((int(w), float(u)) for w, u in found.by_window))
 
 
 def calibration_hash(calibration: Calibration) -> str:

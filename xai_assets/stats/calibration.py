@@ -5,7 +5,7 @@ Belongs here: comparing windows of the reference with the rest of it, role by ro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -149,17 +149,31 @@ def calibrate_families(
             if measured:
                 short, long = measured[0], measured[-1]
                 found[name, window] = extrapolated(found[name, short], found[name, long], long / short, window / long)
-    per_day = _fmax([m for series in maxima.values() for m in series])
-    per_day = per_day[np.isfinite(per_day)]
     days = int(np.count_nonzero(n[:, 0] > 0)) if n.size else 0
-    share = len(set(windows_days)) / max(len(maxima), 1)
-    if len(per_day) >= MIN_REFERENCE_DAYS:
-        threshold = westfall_young(per_day, alarm_rate, rng, windows=share)
-    else:
-        known = any(np.isfinite(d.factor).any() for d in found.values())
-        rule = "benjamini_hochberg" if known else "unknown"
-        threshold = Threshold(float("nan"), rule, alarm_rate, days)
-    return Calibration(found, threshold, day_share(n), days, per_day)
+    per_window = {w: _fmax(series) for w, series in maxima.items()}
+    threshold = _threshold(per_window, windows_days, alarm_rate, days, rng)
+    if threshold.rule == "unknown" and any(np.isfinite(d.factor).any() for d in found.values()):
+        threshold = replace(threshold, rule="benjamini_hochberg")
+    per_day = _fmax(list(per_window.values()))
+    return Calibration(found, threshold, day_share(n), days, per_day[np.isfinite(per_day)])
+
+
+def _threshold(
+    maxima: Mapping[int, Float64], windows_days: Sequence[int], alarm_rate: float, days: int, rng: np.random.Generator
+) -> Threshold:
+    """One threshold per window, each with its part of the budget; a window that the reference is too short for takes
+    that of the longest that it could be found for. Rule `unknown` where it could be found for none."""
+    limits: list[tuple[int, float]] = []
+    for window in sorted(windows_days):
+        known = maxima.get(window, np.empty(0))
+        known = known[np.isfinite(known)]
+        if len(known) >= MIN_REFERENCE_DAYS:
+            limits.append((window, westfall_young(known, alarm_rate / len(windows_days), rng, window)))
+        elif limits:
+            limits.append((window, limits[-1][1]))
+    if not limits:
+        return Threshold(float("nan"), "unknown", alarm_rate, days)
+    return Threshold(limits[0][1], "westfall_young", alarm_rate, days, tuple(limits))
 
 
 def reference_windows(

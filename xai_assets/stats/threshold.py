@@ -10,6 +10,7 @@ whatever their number and dependence (Westfall and Young 1993).
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from xai_assets.errors import StatisticsError
 from xai_assets.records import Float64
@@ -19,17 +20,24 @@ from xai_assets.records import Float64
 class Threshold:
     """Evidence from which a score is an alarm.
 
-    value: u; NaN where the rule finds it anew each day; rule: `westfall_young`, `benjamini_hochberg`, or `unknown`
-    (nothing can be judged); alarm_rate: false alarms a day the budget allows; days: reference days it rests on;
-    empirical: the quantile of their maxima; fitted: its bootstrapped upper bound.
+    value: u for the shortest window; NaN where the rule finds it anew each day; rule: `westfall_young`,
+    `benjamini_hochberg`, or `unknown` (nothing can be judged); alarm_rate: false alarms a day the budget allows; days:
+    reference days it rests on; by_window: (length in days, u) of each window.
     """
 
     value: float
     rule: str
     alarm_rate: float
     days: int
-    empirical: float = float("nan")
-    fitted: float = float("nan")
+    by_window: tuple[tuple[int, float], ...] = ()
+
+    def at(self, window_days: npt.ArrayLike) -> Float64:
+        """The threshold of each of these windows, [...]."""
+        lengths = np.asarray(window_days)
+        limits = np.full(lengths.shape, self.value)
+        for length, value in self.by_window:
+            limits[lengths == length] = value
+        return limits
 
 
 MIN_REFERENCE_DAYS = 14
@@ -44,17 +52,18 @@ _LEAST_SCALE = 1.0 / np.log(10.0)
 """Scale of the largest of many −log10 p where p are exact."""
 
 
-def westfall_young(maxima: Float64, alarm_rate: float, rng: np.random.Generator, windows: float = 1.0) -> Threshold:
-    """The threshold that the largest evidence of a day exceeds on a share `alarm_rate` of days without drift.
+def westfall_young(maxima: Float64, alarm_rate: float, rng: np.random.Generator, window_days: int = 1) -> float:
+    """Evidence that the largest of a day exceeds on a share `alarm_rate` of days without drift.
 
     Parameters
     ----------
     maxima
-        Largest evidence over all features, segments, roles and windows of each reference day, in order, [T].
+        Largest evidence over all features, segments and roles of the windows that end on successive days, [T].
     alarm_rate
-        False alarms a day, in 0…1: the budget.
-    windows
-        Number of windows that are judged over the number that reference days could be judged in.
+        False alarms a day, in 0…1: the budget of windows of this length.
+    window_days
+        Length of the windows. Those of a month overlap so much that half a year holds six: blocks of that length are
+        drawn, and the bound is as far up as so few allow.
 
     Notes
     -----
@@ -75,13 +84,12 @@ def westfall_young(maxima: Float64, alarm_rate: float, rng: np.random.Generator,
     values = np.asarray(maxima, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.all(np.isfinite(values)):
         raise StatisticsError("maxima of the reference days are wrong", expected="one finite number per day")
-    rate = alarm_rate / windows
-    empirical = float(np.quantile(values, 1.0 - rate, method="higher"))
-    blocks = -(-len(values) // BLOCK_DAYS)
-    starts = rng.integers(0, len(values), size=(BOOTSTRAP_DRAWS, blocks, 1))
-    drawn = ((starts + np.arange(BLOCK_DAYS)) % len(values)).reshape(BOOTSTRAP_DRAWS, -1)[:, : len(values)]
-    fitted = float(np.quantile(_gumbel_quantile(values[drawn], 1.0 - rate), UPPER_SHARE))
-    return Threshold(max(empirical, fitted), "westfall_young", alarm_rate, len(values), empirical, fitted)
+    empirical = float(np.quantile(values, 1.0 - alarm_rate, method="higher"))
+    block = max(BLOCK_DAYS, window_days)
+    starts = rng.integers(0, len(values), size=(BOOTSTRAP_DRAWS, -(-len(values) // block), 1))
+    drawn = ((starts + np.arange(block)) % len(values)).reshape(BOOTSTRAP_DRAWS, -1)[:, : len(values)]
+    fitted = float(np.quantile(_gumbel_quantile(values[drawn], 1.0 - alarm_rate), UPPER_SHARE))
+    return max(empirical, fitted)
 
 
 def _gumbel_quantile(samples: Float64, share: float) -> Float64:

@@ -58,11 +58,11 @@ def test_a_real_change_is_seen_on_its_first_day_and_a_small_lasting_one_in_longe
             moved[t, :, feature] -= taken
             moved[t, :, feature, cell] += taken.sum(axis=-1)
     scores = streams.judged((moved, total, squares), 28, calibration)
-    limit = calibration.threshold.value
+    limit, limit_week = calibration.threshold.at([1, 7])
     day, week = scores[1][0][:, 0], scores[7][0][:, 0]
     assert np.argmax(day[22]) == 3
     assert day[22, 3] >= limit
-    assert np.nanmean(day[22:, 5] >= limit) < 0.5 < np.nanmean(week[32:, 5] >= limit)
+    assert np.nanmean(day[22:, 5] >= limit) < 0.5 < np.nanmean(week[32:, 5] >= limit_week)
     assert not np.any(day[:22] >= limit)
 
 
