@@ -19,7 +19,15 @@ from xai_assets_tests.conftest import DAYS, REFERENCE_DAYS, REQUESTS, day
 from xai_assets_tests.orchestration.conftest import Deployment, checks
 
 pytestmark = pytest.mark.slow
-MEMORY = ("attribution_histograms", "residual_histograms", "drift_scores", "label_scores", "drift_alerts")
+MEMORY = (
+    "attribution_histograms",
+    "residual_histograms",
+    "drift_scores",
+    "label_scores",
+    "error_stream",
+    "concept_drift",
+    "drift_alerts",
+)
 Deploy = Callable[[MonitorConfig], Deployment]
 Configure = Callable[..., MonitorConfig]
 
@@ -101,7 +109,7 @@ def test_before_the_reference_is_complete_later_stages_wait(deploy: Deploy, lend
 def test_days_in_any_order_give_the_same_bytes(deploy: Deploy, lending: Configure, tmp_path: Path) -> None:
     deployment = deploy(lending())
     deployment.run(day(1), day(DAYS))
-    tables = ("drift_scores", "drift_alerts", "recommendations", "label_scores")
+    tables = ("drift_scores", "drift_alerts", "recommendations", "label_scores", "concept_drift")
     at_once = {(t, i): deployment.lake.read(t, "lending", day(i)) for t in tables for i in (8, DAYS)}
     shutil.rmtree(tmp_path / "lake")
     deployment.run(day(1), day(REFERENCE_DAYS))
