@@ -9,12 +9,13 @@ import dagster as dg
 
 from xai_assets import stage
 from xai_assets.config import MonitorConfig
+from xai_assets.flow.label_scoring import LabelScorer
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.reference import load_profile
-from xai_assets.flow.residuals import LabelScorer, write_day_residuals
+from xai_assets.flow.residuals import write_day_residuals
 from xai_assets.lake.store import Lake
 
-RESIDUALS, SCORES = "residual_histograms", "label_scores"
+RESIDUALS, CALIBRATION, SCORES = "residual_histograms", "label_calibration", "label_scores"
 
 
 def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
@@ -39,7 +40,7 @@ def build_residuals(settings: MonitorConfig) -> dg.AssetsDefinition:
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `label_scores` asset of a monitor."""
 
-    @stage.asset(settings, SCORES, deps=[RESIDUALS], kinds={"parquet"})
+    @stage.asset(settings, SCORES, deps=[RESIDUALS, CALIBRATION], kinds={"parquet"})
     def label_scores(
         context: dg.AssetExecutionContext, config: stage.StageConfig, lake: dg.ResourceParam[Lake]
     ) -> Iterator[Any]:
@@ -48,7 +49,7 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
         def compute(day: date, provenance: str) -> Mapping[str, Any]:
             scores = scorer.score_day(day, provenance)
-            worst = scores.sort("z_score", descending=True, nulls_last=True)
+            worst = scores.sort("evidence", descending=True, nulls_last=True)
             shown = [
                 "role",
                 "segment",
@@ -56,7 +57,8 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
                 "window_days",
                 "label_count",
                 "residual_shift",
-                "z_score",
+                "evidence",
+                "threshold",
                 "severity",
             ]
             return {"dagster/partition_row_count": scores.height, "largest_shifts": stage.table_of(worst.select(shown))}

@@ -14,11 +14,16 @@ import numpy.typing as npt
 
 from xai_assets.config import DriftConfig, EffectFloors
 from xai_assets.decide.causes import (
+    DATA,
     INPUT_FAULT,
     POPULATION_MOVED,
     RELATION_CHANGED,
+    TRUTH,
     USE_CHANGED,
     InputFacts,
+    VersionFacts,
+    effect_of,
+    effect_text,
     fault_texts,
     input_cause,
 )
@@ -61,7 +66,8 @@ LABEL_COLUMNS = (
     "severity",
     "label_count",
     "residual_shift",
-    "z_score",
+    "evidence",
+    "threshold",
     "metric",
     "metric_value",
     "metric_reference",
@@ -76,8 +82,8 @@ class Finding:
     """One feature's drift in one role on one day.
 
     effect in effect_unit (corrected PSI in nats, or change of residuals in output units); evidence: −log10 of its
-    chance when nothing drifts (see `stats.dispersion`), of a changed relation its z_score; exceeding: every segment in
-    which it shows; moved_with: features whose attributions moved as a consequence; detail: the numbers, as sentences.
+    chance when nothing drifts (see `stats.dispersion`); exceeding: every segment in which it shows; moved_with:
+    features whose attributions moved as a consequence; detail: the numbers, as sentences.
     """
 
     role: str
@@ -92,6 +98,7 @@ class Finding:
     exceeding: tuple[str, ...]
     detail: str
     moved_with: tuple[str, ...] = ()
+    effect_of: str = DATA
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,15 @@ class DayFindings:
     disturbances: tuple[Disturbance, ...] = ()
 
 
-def daily_findings(day: date, scores: Columns | None, label_scores: Columns | None, drift: DriftConfig) -> DayFindings:
+def daily_findings(
+    day: date,
+    scores: Columns | None,
+    label_scores: Columns | None,
+    drift: DriftConfig,
+    *,
+    kinds: Mapping[str, str] | None = None,
+    versions: Mapping[tuple[str, str], VersionFacts] | None = None,
+) -> DayFindings:
     """Findings of one day from that day's rows alone.
 
     Parameters
@@ -131,6 +146,10 @@ def daily_findings(day: date, scores: Columns | None, label_scores: Columns | No
         Graded rows (`SCORE_COLUMNS`, `LABEL_COLUMNS`), or None where none are stored.
     drift
         Floors.
+    kinds
+        Kind of each feature, for the words of a broken input.
+    versions
+        What a new version of a model changed on this day, by (role, feature). Everything else came with the data.
 
     Raises
     ------
@@ -139,10 +158,11 @@ def daily_findings(day: date, scores: Columns | None, label_scores: Columns | No
     """
     views = _views(scores, SCORE_COLUMNS) if scores is not None else {}
     label_views = _views(label_scores, LABEL_COLUMNS) if label_scores is not None else {}
-    inputs = _Inputs(views[INPUT], drift) if INPUT in views else None
+    inputs = _Inputs(views[INPUT], drift, kinds or {}) if INPUT in views else None
     drifting = [(views[r], f) for r in ATTRIBUTION_ROLES if r in views for f in views[r].drifting()]
     found = [_attribution_finding(view, feature, inputs, drift) for view, feature in drifting]
     found = _fold_consequences([*found, *_unnoticed_faults(views, inputs, found, drift)])
+    found = [_told_apart(f, (versions or {}).get((f.role, f.feature))) for f in found]
     relations = [f for r in MODEL_ROLES if r in label_views for f in _relations(label_views[r])]
     return DayFindings(
         day=day,
@@ -152,6 +172,12 @@ def daily_findings(day: date, scores: Columns | None, label_scores: Columns | No
         labels_judged=frozenset((r, s) for r, view in label_views.items() for s in view.judged_segments()),
         disturbances=tuple(inputs.disturbances()) if inputs else (),
     )
+
+
+def _told_apart(finding: Finding, version: VersionFacts | None) -> Finding:
+    """The finding with what it came with: the data, a new version of the model, or both."""
+    detail = f"{finding.detail} {effect_text(version)}".rstrip()
+    return replace(finding, effect_of=effect_of(version), detail=detail)
 
 
 class _View:
@@ -227,8 +253,9 @@ def _views(columns: Columns, wanted: Sequence[str]) -> dict[str, _View]:
 class _Inputs:
     """What the inputs themselves did, by feature and segment."""
 
-    def __init__(self, view: _View, drift: DriftConfig) -> None:
+    def __init__(self, view: _View, drift: DriftConfig, kinds: Mapping[str, str]) -> None:
         self._view = view
+        self._kinds = kinds
         self._noted = _place_floor(drift)
         self._located: dict[str, str | None] = {}
 
@@ -238,7 +265,8 @@ class _Inputs:
             return None
         numbers = {c: float(self._view.value(c, row)) for c in _FACT_COLUMNS}
         constant = bool(self._view.value("is_constant", row) == 1.0)
-        return InputFacts(severity=str(self._view.value("severity", row)), is_constant=constant, **numbers)
+        severity, kind = str(self._view.value("severity", row)), self._kinds.get(feature, "")
+        return InputFacts(severity=severity, is_constant=constant, kind=kind, **numbers)
 
     def cause(self, feature: str, segment: str) -> str:
         return input_cause(self.facts(feature, segment))
@@ -441,19 +469,21 @@ def _relation(view: _View, feature: str) -> Finding:
     row = view.row(segment, feature)
     if row is None or view.ranks[row] < severity_rank("noted"):
         row = _loudest(view, feature, "residual_shift")
-    effect, z = float(view.value("residual_shift", row)), float(view.value("z_score", row))
+    effect, evidence, threshold = (float(view.value(c, row)) for c in ("residual_shift", "evidence", "threshold"))
     window, severity = int(view.value("window_days", row)), str(view.value("severity", row))
-    detail = f"residuals changed by {effect:.3g} (z = {z:.1f}){_metric_text(view, segment)}."
+    why = f"(evidence {evidence:.1f}, alarm from {threshold:.1f})"
+    detail = f"residuals changed by {effect:.3g} {why}{_metric_text(view, segment)}."
     return Finding(
         role=view.role,
         feature=feature,
         segment=segment,
         window_days=window,
         cause=RELATION_CHANGED,
+        effect_of=TRUTH,
         severity=severity,
         effect=effect,
         effect_unit="output units",
-        evidence=z,
+        evidence=evidence,
         exceeding=_exceeding(view, feature),
         detail=detail,
     )

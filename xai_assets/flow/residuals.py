@@ -1,33 +1,28 @@
-"""Residuals of the day whose labels became complete, and the scores made from them.
+"""Residuals of the day whose labels became complete.
 
-Belongs here: joining labels to outputs, filling residual tables, their rows, summing windows.
-Does not belong here: the comparison itself (`stats.residuals`), severities (`decide.severity`).
+Belongs here: joining labels to outputs, filling residual tables, their rows.
+Does not belong here: scores made from them (see `label_scoring`), sums over cells (`stats.residuals`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from xai_assets.decide.severity import grade_labels
 from xai_assets.flow.histograms import Profile
 from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.provenance import Provenance, cohort_day, window_days
-from xai_assets.flow.reference import load_profile
+from xai_assets.flow.provenance import cohort_day
 from xai_assets.lake.queries import labelled_rows
 from xai_assets.lake.segments import segment_codes
-from xai_assets.lake.tables import LABEL_SCORES, RESIDUAL_HISTOGRAMS
+from xai_assets.lake.tables import RESIDUAL_HISTOGRAMS
 from xai_assets.models.artifact import encode_features
 from xai_assets.records import INPUT, MODEL_ROLES, Float64
 from xai_assets.stats.residuals import (
     ResidualTable,
     accumulate_residuals,
-    add_residuals,
     empty_residuals,
-    label_scores,
 )
 
 SUMS = ("label_count", "residual_sum", "residual_squared_sum", "label_sum", "residual_abs_sum")
@@ -100,71 +95,3 @@ def frame_to_tables(frame: pl.DataFrame, profile: Profile) -> Tables:
             getattr(empty, name)[at] = rows[name].to_numpy()
         tables[role] = empty
     return tables
-
-
-class LabelScorer:
-    """Scores residuals of days of one monitor; each stored day is read once."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor = monitor
-        self._tables: dict[date, Tables | None] = {}
-
-    @cached_property
-    def profile(self) -> Profile:
-        return load_profile(self.monitor)
-
-    @property
-    def is_classifier(self) -> bool:
-        return all(self.monitor.model(role).is_classifier for role in MODEL_ROLES)
-
-    def score_day(self, day: date, provenance: str) -> pl.DataFrame:
-        """Compute and store `label_scores` of one day; returns what was stored."""
-        scores = self.scores(day)
-        self.monitor.lake.write("label_scores", self.monitor.name, day, scores, {"provenance": provenance})
-        return scores
-
-    def scores(self, day: date) -> pl.DataFrame:
-        """Rows of `label_scores`, none while the reference's own labels are incomplete. Stores nothing."""
-        reference_days = Provenance(self.monitor).residual_reference_days()
-        reference = self._sum([d for d in reference_days if d <= day])
-        if reference is None or day <= reference_days[-1]:
-            return pl.DataFrame(schema=LABEL_SCORES.schema)
-        parts = [pl.DataFrame(schema=LABEL_SCORES.schema)]
-        for window in self.monitor.config.drift.windows_days:
-            current = self._sum(window_days(day, window, reference_days[0]))
-            if current is not None:
-                parts.append(self._score(reference, current, window))
-        return pl.concat(parts)
-
-    def _score(self, reference: Tables, current: Tables, window: int) -> pl.DataFrame:
-        columns = label_scores(reference, current, window_days=window, is_classifier=self.is_classifier)
-        severity, rule = grade_labels(columns, self.monitor.config.drift)
-        filled = columns | {"severity": severity, "rule": rule}
-        series = [pl.Series(name, filled[name]) for name in LABEL_SCORES.schema]
-        types = LABEL_SCORES.schema.values()
-        return pl.DataFrame(
-            (s.fill_nan(None) if s.dtype.is_float() else s).cast(t) for s, t in zip(series, types, strict=True)
-        )
-
-    def _sum(self, days: Sequence[date]) -> Tables | None:
-        present = [t for t in (self._day(d) for d in days) if t is not None]
-        if not present:
-            return None
-        total = present[0]
-        for tables in present[1:]:
-            total = {role: add_residuals(total[role], tables[role]) for role in total}
-        return total
-
-    def _day(self, day: date) -> Tables | None:
-        if day not in self._tables:
-            self._tables[day] = self._load(day)
-        return self._tables[day]
-
-    def _load(self, day: date) -> Tables | None:
-        lake, name = self.monitor.lake, self.monitor.name
-        if not lake.exists("residual_histograms", name, day):
-            return None
-        found = lake.metadata("residual_histograms", name, day).get("profile_hash")
-        if found != self.profile.profile_hash:
-            return None  # over the cells of another reference: not comparable, and its rows may be gone by now
-        return frame_to_tables(lake.read("residual_histograms", name, day), self.profile)

@@ -23,6 +23,7 @@ from xai_assets.assets import (
     explanation_quality,
     explanation_shift,
     feature_statistics,
+    label_calibration,
     label_scores,
     labels,
     recommendations,
@@ -48,7 +49,7 @@ def build_assets(config: MonitorConfig) -> list[dg.AssetsDefinition]:
     if config.labels is not None:
         assets.insert(1, labels.build(config))
         if config.label_delay_days is not None:
-            assets += [label_scores.build_residuals(config), label_scores.build(config)]
+            assets += [m(config) for m in (label_scores.build_residuals, label_calibration.build, label_scores.build)]
             assets += [concept_drift.build_errors(config), concept_drift.build(config)]
     return [*assets, drift_alerts.build(config), recommendations.build(config), candidate_model.build(config)]
 

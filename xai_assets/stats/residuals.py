@@ -1,7 +1,8 @@
 """Did the relation between a feature and the truth change? Residuals over the cells of each input.
 
 Belongs here: sums of residuals per role, segment, feature and cell; their comparison with the reference.
-Does not belong here: which labels are complete, severities (see `xai_assets.decide.severity`).
+Does not belong here: which labels are complete, what the reference's own days do (see `label_calibration`), severities
+(see `xai_assets.decide.severity`).
 
 Attributions of a fixed model cannot tell that the world changed: they depend on the inputs alone. Residuals y − p
 can. Where the relation of one feature to the truth changes, the mean residual changes differently in the cells of
@@ -11,7 +12,7 @@ common change of all cells is taken out first, and belongs to the row of feature
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ import numpy.typing as npt
 from xai_assets.errors import StatisticsError
 from xai_assets.records import WHOLE, Edges, Float64
 from xai_assets.stats.counting import sum_by_cell
+from xai_assets.stats.dispersion import evidence
+from xai_assets.stats.homogeneity import comparison_size
+from xai_assets.stats.scores import Normal
 
 OUTPUT_CELLS = 20
 """Cells of feature `*`: twentieths of the output of a classifier, from which the AUC is read."""
@@ -44,6 +48,31 @@ class ResidualTable:
     residual_squared_sum: Float64
     label_sum: Float64
     residual_abs_sum: Float64
+
+
+class ResidualSums(Protocol):
+    """n, Σ(y−p) and Σ(y−p)² over cells, float64 [..., d+1, K], the last feature being `*`."""
+
+    @property
+    def label_count(self) -> Float64: ...
+
+    @property
+    def residual_sum(self) -> Float64: ...
+
+    @property
+    def residual_squared_sum(self) -> Float64: ...
+
+
+@dataclass(frozen=True)
+class ResidualChange:
+    """Residuals of a window against others, float64 [..., d+1]; NaN (freedom: 0) where too few cells compare.
+
+    shift: `residual_shift`, output units; statistic, freedom: X² and its degrees of freedom f (see `label_scores`).
+    """
+
+    shift: Float64
+    statistic: Float64
+    freedom: Float64
 
 
 def empty_residuals(segments: Sequence[str], edges: Sequence[Edges]) -> ResidualTable:
@@ -127,6 +156,7 @@ def label_scores(
     *,
     window_days: int,
     is_classifier: bool,
+    normal: Mapping[str, Normal] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Change of residuals of a window against the reference, per role × segment × feature, and `*` for the whole.
 
@@ -136,7 +166,10 @@ def label_scores(
       square without change, Σ s_j v_j − Σ s_j² v_j, and not below 0; output units. Of `*`: √(d² − v).
     - `z_score`: normal deviate of X² = Σ (d_j − d̂)²/v_j around the mean d̂ weighted by 1/v_j, on the scale on which
       χ² with f = cells − 1 degrees of freedom is nearly normal (Wilson and Hilferty 1931), so that features with few
-      and with many cells compare; about 0 ± 1 without change. Of `*`: X² = d²/v, f = 1.
+      and with many cells compare; about 0 ± 1 without change, were days samples of independent requests. Of `*`:
+      X² = d²/v, f = 1.
+    - `evidence`: −log10 of the chance of such an X²/f when nothing changes, given what the reference's own days do;
+      `dispersion`: the mean of X²/f that they would have at this window's size. NaN where `normal` does not say.
 
     Only cells with `MIN_CELL_LABELS` labels on both sides take part; with fewer than two such cells (one for `*`)
     the result is NaN. `metric` is `auc` (from twentieths of the output, ties count half) or `mae`.
@@ -149,11 +182,13 @@ def label_scores(
         Written into the rows.
     is_classifier
         Whether the metric is the AUC or the mean absolute error.
+    normal
+        What each role's window is held against, arrays [S, d+1] over the reference's segments.
 
     Returns
     -------
     dict
-        The columns of `label_scores` except `severity` and `rule`; NaN stands for "not defined".
+        The columns of `label_scores` except `reference_hash` and those of the severity; NaN stands for "not defined".
 
     Raises
     ------
@@ -164,12 +199,21 @@ def label_scores(
         raise StatisticsError(
             "roles do not fit", expected=", ".join(sorted(reference)), found=", ".join(sorted(current))
         )
-    parts = [_role_scores(role, reference[role], current[role], window_days, is_classifier) for role in reference]
+    held = normal or {}
+    parts = [
+        _role_scores(role, reference[role], current[role], window_days, is_classifier, held.get(role))
+        for role in reference
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _role_scores(
-    role: str, reference: ResidualTable, current: ResidualTable, window_days: int, is_classifier: bool
+    role: str,
+    reference: ResidualTable,
+    current: ResidualTable,
+    window_days: int,
+    is_classifier: bool,
+    normal: Normal | None,
 ) -> dict[str, npt.NDArray[Any]]:
     if reference.features != current.features or reference.label_count.shape[2] != current.label_count.shape[2]:
         raise StatisticsError(
@@ -179,59 +223,89 @@ def _role_scores(
         )
     segments = reference.segments + tuple(s for s in current.segments if s not in set(reference.segments))
     before, now = _aligned(reference, segments), _aligned(current, segments)
-    shift, z = _changes(before, now)
-    shift[:, -1], z[:, -1] = _whole_change(before, now)
+    change = residual_change(before, now)
     metric = _auc if is_classifier else _mae
     undefined = np.full((len(segments), len(reference.features)), np.nan)
     value, value_before = undefined.copy(), undefined.copy()
     value[:, -1], value_before[:, -1] = metric(now), metric(before)
-    count = now.label_count[:, -1].sum(axis=1)
+    u, factor = _evidence(change, labels_of(before), labels_of(now), normal)
     rows, features = undefined.size, len(reference.features)
     return {
         "role": np.full(rows, role, dtype=object),
         "segment": np.repeat(np.array(segments, dtype=object), features),
         "feature": np.tile(np.array(reference.features, dtype=object), len(segments)),
         "window_days": np.full(rows, window_days, dtype=np.int16),
-        "label_count": np.repeat(np.rint(count).astype(np.int64), features),
-        "residual_shift": shift.reshape(-1),
-        "z_score": z.reshape(-1),
+        "label_count": np.repeat(np.rint(labels_of(now)).astype(np.int64), features),
+        "residual_shift": change.shift.reshape(-1),
+        "z_score": _normal_deviate(change.statistic, np.maximum(change.freedom, 1.0)).reshape(-1),
+        "evidence": u.reshape(-1),
+        "dispersion": factor.reshape(-1),
         "metric": np.full(rows, "auc" if is_classifier else "mae", dtype=object),
         "metric_value": value.reshape(-1),
         "metric_reference": value_before.reshape(-1),
     }
 
 
-def _changes(before: ResidualTable, now: ResidualTable) -> tuple[Float64, Float64]:
-    """`residual_shift` and `z_score` [S, d+1] around the common change of all cells."""
+def labels_of(sums: ResidualSums) -> Float64:
+    """Labelled requests [...] of every segment."""
+    return np.asarray(sums.label_count[..., -1, :].sum(axis=-1), dtype=np.float64)
+
+
+def _evidence(change: ResidualChange, m: Float64, n: Float64, normal: Normal | None) -> tuple[Float64, Float64]:
+    """`evidence` and `dispersion` [S, d+1]; m, n: labels of reference and window, [S]."""
+    u, factor = np.full(change.shift.shape, np.nan), np.full(change.shift.shape, np.nan)
+    if normal is None:
+        return u, factor
+    known = slice(0, len(normal.day_share_reference))  # segments that only the window has come last
+    size = comparison_size(n[known], m[known], normal.day_share[known], normal.day_share_reference)[:, None]
+    freedom = change.freedom[known]
+    ratio = change.statistic[known] / np.maximum(freedom, 1.0)
+    u[known] = evidence(ratio, freedom, size, normal.dispersion)
+    factor[known] = normal.dispersion.at(size)
+    return u, factor
+
+
+def residual_change(before: ResidualSums, now: ResidualSums) -> ResidualChange:
+    """How residuals of `now` differ from those of `before`; shapes broadcast. See `label_scores` for the formulas."""
+    each, whole = _change_around_the_mean(before, now), _change_of_the_mean(before, now)
+    arrays = (
+        np.concatenate((a[..., :-1], b), axis=-1)
+        for a, b in ((each.shift, whole.shift), (each.statistic, whole.statistic), (each.freedom, whole.freedom))
+    )
+    return ResidualChange(*arrays)
+
+
+def _change_around_the_mean(before: ResidualSums, now: ResidualSums) -> ResidualChange:
+    """Around the common change of all cells, [..., d+1]."""
     fit = (before.label_count >= MIN_CELL_LABELS) & (now.label_count >= MIN_CELL_LABELS)
     mean_before, variance_before = _mean_and_variance(before, fit)
     mean_now, variance_now = _mean_and_variance(now, fit)
     change, variance = mean_now - mean_before, variance_before + variance_now
     share = _normalised(np.where(fit, now.label_count, 0.0))
-    centre = (share * change).sum(axis=2, keepdims=True)
-    square = (share * (change - centre) ** 2).sum(axis=2)
-    null_square = (share * variance).sum(axis=2) - (share**2 * variance).sum(axis=2)
+    centre = (share * change).sum(axis=-1, keepdims=True)
+    square = (share * (change - centre) ** 2).sum(axis=-1)
+    null_square = (share * variance).sum(axis=-1) - (share**2 * variance).sum(axis=-1)
     precision = np.divide(1.0, variance, out=np.zeros_like(variance), where=fit & (variance > 0))
-    middle = (_normalised(precision) * change).sum(axis=2, keepdims=True)
-    statistic = (precision * (change - middle) ** 2).sum(axis=2)
-    freedom = np.count_nonzero(precision > 0, axis=2) - 1.0
-    defined = freedom >= 1
-    z = _normal_deviate(statistic, np.maximum(freedom, 1.0))
+    middle = (_normalised(precision) * change).sum(axis=-1, keepdims=True)
+    statistic = (precision * (change - middle) ** 2).sum(axis=-1)
+    freedom = np.maximum(np.count_nonzero(precision > 0, axis=-1) - 1.0, 0.0)
     shift = np.sqrt(np.maximum(square - null_square, 0.0))
-    return np.where(defined, shift, np.nan), np.where(defined, z, np.nan)
+    defined = freedom >= 1
+    return ResidualChange(np.where(defined, shift, np.nan), np.where(defined, statistic, np.nan), freedom)
 
 
-def _whole_change(before: ResidualTable, now: ResidualTable) -> tuple[Float64, Float64]:
-    """`residual_shift` and `z_score` [S] of the mean residual of all labelled requests."""
-    whole_before, whole_now = (_collapsed(t) for t in (before, now))
+def _change_of_the_mean(before: ResidualSums, now: ResidualSums) -> ResidualChange:
+    """Of the mean residual of all labelled requests, [..., 1]."""
+    whole_before, whole_now = _collapsed(before), _collapsed(now)
     fit = (whole_before.label_count >= MIN_CELL_LABELS) & (whole_now.label_count >= MIN_CELL_LABELS)
     (mean_before, variance_before), (mean_now, variance_now) = (
         _mean_and_variance(t, fit) for t in (whole_before, whole_now)
     )
-    square, variance = ((mean_now - mean_before) ** 2)[:, 0, 0], (variance_before + variance_now)[:, 0, 0]
-    defined = fit[:, 0, 0] & (variance > 0)
-    z = _normal_deviate(np.divide(square, variance, out=np.zeros_like(square), where=defined), np.ones_like(square))
-    return np.where(defined, np.sqrt(np.maximum(square - variance, 0.0)), np.nan), np.where(defined, z, np.nan)
+    square, variance = ((mean_now - mean_before) ** 2)[..., 0], (variance_before + variance_now)[..., 0]
+    defined = fit[..., 0] & (variance > 0)
+    statistic = np.divide(square, variance, out=np.full_like(square, np.nan), where=defined)
+    shift = np.where(defined, np.sqrt(np.maximum(square - variance, 0.0)), np.nan)
+    return ResidualChange(shift, statistic, defined.astype(np.float64))
 
 
 def _normal_deviate(statistic: Float64, freedom: Float64) -> Float64:
@@ -239,23 +313,31 @@ def _normal_deviate(statistic: Float64, freedom: Float64) -> Float64:
     return np.asarray((np.cbrt(statistic / freedom) - (1.0 - spread)) / np.sqrt(spread))
 
 
-def _collapsed(table: ResidualTable) -> ResidualTable:
-    arrays = {name: getattr(table, name)[:, -1:].sum(axis=2, keepdims=True) for name in _ARRAYS}
-    return ResidualTable(table.segments, (WHOLE,), **arrays)
+@dataclass(frozen=True)
+class _Sums:
+    label_count: Float64
+    residual_sum: Float64
+    residual_squared_sum: Float64
 
 
-def _mean_and_variance(table: ResidualTable, fit: npt.NDArray[np.bool_]) -> tuple[Float64, Float64]:
+def _collapsed(sums: ResidualSums) -> _Sums:
+    """All cells of `*` as one, [..., 1, 1]."""
+    arrays = (sums.label_count, sums.residual_sum, sums.residual_squared_sum)
+    return _Sums(*(a[..., -1:, :].sum(axis=-1, keepdims=True) for a in arrays))
+
+
+def _mean_and_variance(sums: ResidualSums, fit: npt.NDArray[np.bool_]) -> tuple[Float64, Float64]:
     """Mean residual per cell and the variance of that mean; 0 where a cell takes no part.
 
     The spread of the residuals in a cell is drawn towards that of all cells as if two more labels had been seen:
     five labels with the same outcome do not make a mean that is known exactly.
     """
-    n = np.where(fit, table.label_count, 1.0)
-    mean = np.where(fit, table.residual_sum / n, 0.0)
-    inside = np.where(fit, np.maximum(table.residual_squared_sum - n * mean**2, 0.0), 0.0)
-    labels = np.where(fit, table.label_count, 0.0)
-    total = labels.sum(axis=2, keepdims=True)
-    common = np.divide(inside.sum(axis=2, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
+    n = np.where(fit, sums.label_count, 1.0)
+    mean = np.where(fit, sums.residual_sum / n, 0.0)
+    inside = np.where(fit, np.maximum(sums.residual_squared_sum - n * mean**2, 0.0), 0.0)
+    labels = np.where(fit, sums.label_count, 0.0)
+    total = labels.sum(axis=-1, keepdims=True)
+    common = np.divide(inside.sum(axis=-1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
     spread = (inside + 2.0 * common) / (n + 2.0)
     return mean, np.where(fit, spread / n, 0.0)
 
@@ -277,7 +359,7 @@ def _mae(table: ResidualTable) -> Float64:
 
 
 def _normalised(weights: Float64) -> Float64:
-    total = weights.sum(axis=2, keepdims=True)
+    total = weights.sum(axis=-1, keepdims=True)
     return np.asarray(np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
 
 

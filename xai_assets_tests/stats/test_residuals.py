@@ -156,7 +156,8 @@ def test_columns_are_those_of_the_table(service: tuple) -> None:
         window_days=7,
         is_classifier=True,
     )
-    assert set(scores) == set(LABEL_SCORES.schema) - {"severity", "rule"}
+    graded = {"severity", "rule", "threshold", "reference_hash"}
+    assert set(scores) == set(LABEL_SCORES.schema) - graded
     assert {len(c) for c in scores.values()} == {2 * 3 * 7}
     assert scores["residual_shift"].max() == 0.0
 
