@@ -293,6 +293,7 @@ def _alert(track: _Track, as_of: date) -> Alert:
         effect_unit=shown.effect_unit,
         sentence=_sentence(track, cause, shown),
         moved_with=tuple(sorted({name for f in track.seen for name in f.moved_with} - {track.feature})),
+        effect_of=shown.effect_of,
     )
 
 

@@ -1,6 +1,7 @@
 """Why attributions moved: a broken input, a moved population, or a changed use of the feature by the model.
 
-Belongs here: reading the input's own scores beside the attributions'. Does not belong here: severities, locations.
+Belongs here: reading the input's own scores beside the attributions', and what came with a new version of the model.
+Does not belong here: severities, locations.
 """
 
 from dataclasses import dataclass
@@ -13,15 +14,29 @@ INPUT_FAULT, POPULATION_MOVED, USE_CHANGED, RELATION_CHANGED = (
     "use_changed",
     "relation_changed",
 )
+DATA, MODEL, BOTH, TRUTH = "data", "model", "both", "truth"
+"""What a change came with: other requests, a new version of the model, both; or the outcomes themselves."""
 SHARE_RISE = 0.10
 """Rise of the share of nulls, or of values outside the reference's range, from which an input counts as broken."""
 SHARE_DEVIATIONS = 5.0
 """The rise must exceed this many standard deviations of chance as well: 200 requests move a third by 0.1 too often."""
+_OUTSIDE = {
+    "categorical": "are categories that the model does not know",
+    "boolean": "are values that the reference never had",
+}
+_STUCK = {
+    "numeric": "it is stuck: all of its values lie in one single cell, where the reference varied",
+    "categorical": "it is stuck: all of its values are one category, where the reference had several",
+    "boolean": "it is stuck: all of its values are the same, where the reference had both",
+}
 
 
 @dataclass(frozen=True)
 class InputFacts:
-    """Scores of one feature's values in one segment and window (role `input`)."""
+    """Scores of one feature's values in one segment and window (role `input`).
+
+    kind: numeric, categorical, boolean, or "" where it is not known; it decides the words.
+    """
 
     psi_corrected_nats: float
     severity: str
@@ -32,6 +47,19 @@ class InputFacts:
     is_constant: bool
     n_effective: float
     n_effective_reference: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What a new version of a model did to one feature's attributions on one day (see `stats.version_effects`).
+
+    verdict: data, model, both or none.
+    """
+
+    data_effect_nats: float
+    model_effect_nats: float
+    verdict: str
 
 
 def input_cause(facts: InputFacts | None) -> str:
@@ -48,16 +76,45 @@ def fault_texts(facts: InputFacts) -> list[str]:
 
     >>> fault_texts(InputFacts(1.0, "critical", 0.5, 0.0, 0.0, 0.0, False, 500.0, 9000.0))
     ['50 % of its values are missing (reference 0 %)']
+    >>> fault_texts(InputFacts(1.0, "critical", 0.0, 0.0, 0.12, 0.0, False, 500.0, 9000.0, "categorical"))
+    ['12 % of its values are categories that the model does not know (reference 0 %)']
     """
     n, m = facts.n_effective, facts.n_effective_reference
     texts = []
     if _rose(facts.missing_share, facts.missing_share_reference, n, m):
         texts.append(_shares("are missing", facts.missing_share, facts.missing_share_reference))
     if _rose(facts.outside_share, facts.outside_share_reference, n, m):
-        texts.append(_shares("lie outside the reference range", facts.outside_share, facts.outside_share_reference))
+        what = _OUTSIDE.get(facts.kind, "lie outside the reference range")
+        texts.append(_shares(what, facts.outside_share, facts.outside_share_reference))
     if facts.is_constant and not texts:
-        texts.append("all of its values lie in one single cell, where the reference used several")
+        texts.append(_STUCK.get(facts.kind, _STUCK["numeric"]))
     return texts
+
+
+def effect_of(version: VersionFacts | None) -> str:
+    """`data`, `model` or `both`. Without a new version, or where it shows nothing, a change came with the data: for a
+    fixed model attributions change only because inputs do.
+
+    >>> effect_of(VersionFacts(0.02, 0.8, "model")), effect_of(None)
+    ('model', 'data')
+    """
+    return version.verdict if version is not None and version.verdict in (DATA, MODEL, BOTH) else DATA
+
+
+def effect_text(version: VersionFacts | None) -> str:
+    """The same with its numbers, as a sentence; "" where there is no new version, or it shows nothing.
+
+    >>> effect_text(VersionFacts(0.02, 0.8, "model"))
+    'Most of it came with the new model version: 0.80 nats on the same rows, 0.02 nats from the rows.'
+    """
+    if version is None or version.verdict not in (DATA, MODEL, BOTH):
+        return ""
+    rows, model = f"{version.data_effect_nats:.2f} nats from the rows", f"{version.model_effect_nats:.2f} nats"
+    if version.verdict == DATA:
+        return f"It came with the requests, not with the new model version: {rows}, {model} on the same rows."
+    if version.verdict == MODEL:
+        return f"Most of it came with the new model version: {model} on the same rows, {rows}."
+    return f"It came with the requests and with the new model version: {rows}, {model} on the same rows."
 
 
 def _rose(now: float, before: float, n: float, m: float) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from xai_assets.decide.alerts import fold_findings
+from xai_assets.decide.causes import VersionFacts
 from xai_assets.decide.findings import LABEL_COLUMNS, SCORE_COLUMNS, DayFindings, daily_findings
 from xai_assets.decide.recommend import recommend
 from xai_assets.flow.monitor import Monitor
@@ -52,7 +53,24 @@ class AlertFolder:
         labels = self._columns("label_scores", day, LABEL_COLUMNS)
         if scores is None and labels is None:
             return None
-        return daily_findings(day, scores, labels, self.monitor.config.drift)
+        kinds = {f.name: f.kind for f in self.monitor.config.features}
+        drift, versions = self.monitor.config.drift, self._versions(day)
+        return daily_findings(day, scores, labels, drift, kinds=kinds, versions=versions)
+
+    def _versions(self, day: date) -> dict[tuple[str, str], VersionFacts]:
+        """What the new version of each role whose earlier one is configured did on the day; of these two only."""
+        lake, name = self.monitor.lake, self.monitor.name
+        found: dict[tuple[str, str], VersionFacts] = {}
+        if not self.monitor.config.roles_with_previous or not lake.exists("version_effects", name, day):
+            return found
+        rows = lake.read("version_effects", name, day)
+        for role in self.monitor.config.roles_with_previous:
+            pair = (self.monitor.previous_model(role).version, self.monitor.model(role).version)
+            for row in rows.filter(pl.col("role") == role).iter_rows(named=True):
+                if (row["previous_version"], row["model_version"]) == pair:
+                    facts = VersionFacts(row["data_effect_nats"], row["model_effect_nats"], row["verdict"])
+                    found[role, str(row["feature"])] = facts
+        return found
 
     def _columns(self, table: str, day: date, columns: Sequence[str]) -> dict[str, Any] | None:
         lake, name = self.monitor.lake, self.monitor.name

@@ -39,7 +39,8 @@ class Normal:
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of the comparison. weight, cell_means: [S, d, K]; the others: [S, d]."""
+    """One side of the comparison. weight, cell_means: [S, d, K]; the others: [S, d]. mean, variance: of what is not
+    null."""
 
     weight: Float64
     cell_means: Float64
@@ -48,6 +49,8 @@ class _Side:
     importance: Float64
     missing_share: Float64
     outside_share: Float64
+    mean: Float64
+    variance: Float64
 
 
 def score_blocks(
@@ -102,7 +105,7 @@ def score_blocks(
         "outside_share_reference": q.outside_share,
     }
     names = {"role": role, "population": population, "window_days": window_days}
-    return _rows(columns, _stuck(q, p), _rankings(q, p, role), before, p, names)
+    return _rows(columns, _stuck(q, p, edges), _rankings(q, p, role), before, p, names)
 
 
 def _check(reference: HistogramBlock, current: HistogramBlock, edges: Sequence[Edges]) -> None:
@@ -128,10 +131,8 @@ def _side(block: HistogramBlock, edges: Sequence[Edges], role: str) -> _Side:
     total = weight.sum(axis=2)
     null, outside = _cell_masks(edges, weight.shape[2])
     null_weight = np.where(null, weight, 0.0).sum(axis=2)
-    if role in VALUE_ROLES:
-        importance = _ratio(block.phi_sum.sum(axis=2), total - null_weight)
-    else:
-        importance = _ratio(block.abs_sum, total)
+    mean, squares = (_ratio(x, total - null_weight) for x in (block.phi_sum.sum(axis=2), block.squared_sum))
+    importance = mean if role in VALUE_ROLES else _ratio(block.abs_sum, total)
     return _Side(
         weight=weight,
         # Nulls have no place on the axis; their sum of φ is 0 and would put them at 0.
@@ -141,6 +142,8 @@ def _side(block: HistogramBlock, edges: Sequence[Edges], role: str) -> _Side:
         importance=importance,
         missing_share=_ratio(null_weight, total),
         outside_share=_ratio(np.where(outside, weight, 0.0).sum(axis=2), total),
+        mean=mean,
+        variance=np.maximum(squares - mean**2, 0.0),
     )
 
 
@@ -184,14 +187,49 @@ def _importances(q: _Side, p: _Side, role: str) -> dict[str, Float64]:
     }
 
 
-def _stuck(q: _Side, p: _Side) -> _Mask:
-    """One cell holds the window, and under the reference that would be more than bad luck. bool [S, d]."""
+def _stuck(q: _Side, p: _Side, edges: Sequence[Edges]) -> _Mask:
+    """One cell holds the window, or all that is not null has one value, and under the reference that would be more
+    than bad luck. bool [S, d]."""
     used = p.weight > 0
-    chance = np.where(used, _ratio(q.weight, q.weight.sum(axis=2, keepdims=True)), 0.0).sum(axis=2)
     several = np.count_nonzero(q.weight > 0, axis=2) > 1
+    one_cell = (np.count_nonzero(used, axis=2) == 1) & several & _unlikely(_share_of_cells(q.weight, used), p.n)
+    null, _ = _cell_masks(edges, used.shape[2])
+    values = used & ~null
+    one_value = (np.count_nonzero(values, axis=2) == 1) & _is_one_value(q, p)
+    share = _share_of_cells(np.where(null, 0.0, q.weight), values)
+    chance = np.where(share < 1, share, _most_equal(q, p, values, edges))
+    return np.asarray(one_cell | (one_value & _unlikely(chance, p.n * (1 - p.missing_share))))
+
+
+def _share_of_cells(weight: Float64, cells: _Mask) -> Float64:
+    """Share of the weight in the marked cells, [S, d]; 0 where there is no weight."""
+    shares = np.nan_to_num(_ratio(weight, weight.sum(axis=2, keepdims=True)))
+    return np.asarray(np.where(cells, shares, 0.0).sum(axis=2))
+
+
+def _unlikely(chance: Float64, n: Float64) -> _Mask:
+    """Whether n requests in a row have what one has with this chance, less often than `_STUCK_CHANCE`."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        unlikely = p.n * np.log(chance) < np.log(_STUCK_CHANCE)
-    return np.asarray((np.count_nonzero(used, axis=2) == 1) & several & unlikely)
+        return np.asarray(n * np.log(chance) < np.log(_STUCK_CHANCE))
+
+
+def _is_one_value(q: _Side, p: _Side) -> _Mask:
+    """The window has no variance to speak of, where the reference has more than rounding of sums could be."""
+    varied = (q.variance > 0) & (q.variance >= 1e-6 * (p.mean**2 + p.variance))
+    return np.asarray(varied & (p.variance <= 1e-5 * q.variance))
+
+
+def _most_equal(q: _Side, p: _Side, cells: _Mask, edges: Sequence[Edges]) -> Float64:
+    """Largest share of the reference that can equal the window's value, where one cell holds both, [S, d].
+
+    Values of a cell are at most its width apart: P(x ≠ c) ≥ E(x − c)² / width².
+    """
+    widths = np.zeros((len(edges), cells.shape[2]))
+    for row, e in zip(widths, edges, strict=True):
+        row[1 : e.inner_cells + 1] = np.diff(e.cuts)
+    width = np.where(cells, widths, 0.0).sum(axis=2)
+    apart = np.nan_to_num(_ratio(q.variance + (q.mean - p.mean) ** 2, width**2))
+    return np.clip(1.0 - apart, 0.0, 1.0)
 
 
 def _rankings(q: _Side, p: _Side, role: str) -> Float64:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from xai_assets.decide.causes import InputFacts, fault_texts, input_cause
+from xai_assets.decide.causes import InputFacts, VersionFacts, effect_of, effect_text, fault_texts, input_cause
 
 HEALTHY = InputFacts(
     psi_corrected_nats=0.01,
@@ -49,6 +49,44 @@ def test_every_fault_is_told() -> None:
         "50 % of its values are missing (reference 5 %)",
         "40 % of its values lie outside the reference range (reference 0 %)",
     ]
-    assert fault_texts(replace(HEALTHY, is_constant=True)) == [
-        "all of its values lie in one single cell, where the reference used several"
-    ]
+
+
+@pytest.mark.parametrize(
+    "kind, outside, stuck",
+    [
+        ("", "lie outside the reference range", "lie in one single cell"),
+        ("numeric", "lie outside the reference range", "lie in one single cell"),
+        ("categorical", "are categories that the model does not know", "are one category"),
+        ("boolean", "are values that the reference never had", "are the same"),
+    ],
+)
+def test_the_kind_decides_the_words(kind: str, outside: str, stuck: str) -> None:
+    unseen = replace(HEALTHY, kind=kind, outside_share=0.12)
+    assert fault_texts(unseen) == [f"12 % of its values {outside} (reference 0 %)"]
+    (text,) = fault_texts(replace(HEALTHY, kind=kind, is_constant=True))
+    assert text.startswith("it is stuck")
+    assert stuck in text
+
+
+@pytest.mark.parametrize(
+    "verdict, effect, said",
+    [
+        (
+            "data",
+            "data",
+            "came with the requests, not with the new model version: 0.31 nats from the rows, 0.42 nats on",
+        ),
+        ("model", "model", "Most of it came with the new model version: 0.42 nats on the same rows, 0.31 nats from"),
+        ("both", "both", "with the requests and with the new model version: 0.31 nats from the rows, 0.42 nats on the"),
+        ("none", "data", ""),
+    ],
+)
+def test_what_a_version_changed_is_told(verdict: str, effect: str, said: str) -> None:
+    facts = VersionFacts(data_effect_nats=0.31, model_effect_nats=0.42, verdict=verdict)
+    assert effect_of(facts) == effect
+    assert said in effect_text(facts)
+    assert bool(effect_text(facts)) == bool(said)
+
+
+def test_without_another_version_it_was_the_data() -> None:
+    assert (effect_of(None), effect_text(None)) == ("data", "")
