@@ -22,6 +22,7 @@ ROW: dict[str, Any] = {
     "role": "production",
     "population": "all",
     "feature": "income",
+    "window_days": 1,
     "n_effective": 5_000.0,
     "n_effective_reference": 100_000.0,
     "evidence": 20.0,
@@ -223,40 +224,73 @@ def test_no_rows() -> None:
         assert {len(v) for v in _grade(threshold=threshold).values()} == {0}
 
 
-LABELS = {
+LABELS: dict[str, Any] = {
     "role": "production",
     "segment": "overall",
     "feature": "income",
     "window_days": 7,
     "label_count": 3_000,
     "residual_shift": 0.06,
-    "z_score": 8.0,
+    "evidence": 8.0,
     "metric": "auc",
-    "metric_reference": np.nan,
+    "metric_reference": NAN,
 }
 
 
-def _grade_labels(*rows: dict) -> tuple[list[str], list[str]]:
+def _grade_labels(*rows: dict[str, Any], threshold: Threshold = WESTFALL_YOUNG) -> dict[str, list[Any]]:
     columns = {k: np.array([(LABELS | r)[k] for r in rows], dtype=object) for k in LABELS}
-    severity, rule = grade_labels(columns, DRIFT)
-    return severity.tolist(), rule.tolist()
+    return {name: values.tolist() for name, values in grade_labels(columns, DRIFT, threshold).items()}
 
 
 def test_label_floors() -> None:
     shifts = [0.019, 0.02, 0.05, 0.10]
-    severity, rule = _grade_labels(*({"residual_shift": s} for s in shifts))
-    assert severity == ["none", "noted", "warning", "critical"]
-    assert rule[2] == "residuals changed by 0.05 ≥ 0.05 with z = 8.0"
-
-
-def test_labels_one_field_at_a_time() -> None:
-    severity, rule = _grade_labels(
-        {"label_count": 29}, {"z_score": 4.4}, {"residual_shift": np.nan, "z_score": np.nan}, {"feature": "*"}
+    found = _grade_labels(*({"residual_shift": s} for s in shifts))
+    assert found["severity"] == ["none", "noted", "warning", "critical"]
+    assert found["rule"][0] == "real, but residuals changed by less than 0.02"
+    assert found["rule"][2] == (
+        "evidence over the threshold (Westfall–Young, 28 reference days), residuals changed by 0.05 or more"
     )
-    assert severity == ["insufficient", "none", "none", "warning"]
-    assert "29 labels in the window, 30 are needed" in rule[0]
-    assert "z = 4.4 is below 4.5" in rule[1]
-    assert "too few labels per cell" in rule[2]
+    assert found["threshold"] == [6.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "words"),
+    [
+        ({"label_count": 29}, "insufficient", "fewer than 30 labels in the window"),
+        ({"label_count": 30}, "warning", "evidence over the threshold"),
+        ({"evidence": 5.9}, "none", "evidence is below the alarm threshold"),
+        ({"evidence": 6.0}, "warning", "evidence over the threshold"),
+        ({"evidence": 0.3, "residual_shift": 0.0}, "none", "are below their limits"),
+        ({"evidence": NAN}, "insufficient", "too few labels, or too few days of the reference"),
+        ({"residual_shift": NAN, "evidence": NAN}, "none", "too few labels per cell"),
+        ({"feature": "*"}, "warning", "evidence over the threshold"),
+    ],
+)
+def test_labels_one_field_at_a_time(changes: dict[str, Any], severity: str, words: str) -> None:
+    found = _grade_labels(changes)
+    assert found["severity"] == [severity]
+    assert words in found["rule"][0]
+
+
+def test_labels_with_few_reference_days() -> None:
+    """Four rows at a rate of 1/30: one passes from −log10(1/120) = 2.08 on, as the largest; 1.9 alone does not."""
+    three = [{"evidence": 0.1}] * 3
+    assert _grade_labels({"evidence": 2.09}, *three, threshold=BENJAMINI_HOCHBERG)["severity"][0] == "warning"
+    found = _grade_labels({"evidence": 1.9}, *three, threshold=BENJAMINI_HOCHBERG)
+    assert found["severity"] == ["none"] * 4
+    assert "Benjamini–Hochberg: only 13 reference days" in found["rule"][0]
+    aside = {"evidence": NAN, "label_count": 3}
+    assert _grade_labels({"evidence": 1.9}, aside, threshold=BENJAMINI_HOCHBERG)["severity"] == [
+        "warning",
+        "insufficient",
+    ]
+    nothing = _grade_labels(LABELS, threshold=UNKNOWN)
+    assert nothing["severity"] == ["insufficient"]
+    assert "cannot be told from 1 reference day(s)" in nothing["rule"][0]
+
+
+def test_labels_without_rows() -> None:
+    assert {len(v) for v in _grade_labels().values()} == {0}
 
 
 def test_floors_of_a_regression_are_relative_to_its_error_in_the_same_segment() -> None:
@@ -267,5 +301,6 @@ def test_floors_of_a_regression_are_relative_to_its_error_in_the_same_segment() 
         {"metric": "mae", "segment": "s=x", "feature": "*", "residual_shift": 0.1, "metric_reference": 20.0},
         {"metric": "mae", "segment": "s=y", "residual_shift": 3.0},
     ]
-    severity, _ = _grade_labels(*rows)
-    assert severity == ["warning", "none", "critical", "none", "none"]
+    found = _grade_labels(*rows)
+    assert found["severity"] == ["warning", "none", "critical", "none", "none"]
+    assert found["rule"][0].endswith("residuals changed by 0.05 × the reference's mean absolute error or more")
