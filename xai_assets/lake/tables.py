@@ -190,7 +190,7 @@ DRIFT_SCORES = _table(
     ("missing_share_reference", pl.Float64(), "share of null in the reference, 0–1"),
     ("outside_share", pl.Float64(), "share below or above the reference's range; an unseen category counts, 0–1"),
     ("outside_share_reference", pl.Float64(), "the same in the reference, 0–1"),
-    ("is_constant", pl.Boolean(), "one single cell holds the window where the reference used several"),
+    ("is_constant", pl.Boolean(), "stuck: one single cell or value holds the window where the reference varied"),
     ("ndcg", pl.Float64(), "ranking agreement of mean |φ| with the reference, 0–1; on the row of feature * only"),
     ("evidence", pl.Float64(), "−log10 of the chance of such a window when nothing drifts; null where not judged"),
     ("threshold", pl.Float64(), "evidence from which the alarm budget allows an alarm"),
