@@ -39,7 +39,7 @@ def homogeneity(
     tuple
         X² = nm/(n+m) Σ (p−q)²/((np+mq)/(n+m)) and groups − 1, float [...]. Where all cells would be one group (a
         feature that hardly varies in the reference) the most common cell is compared with all the others together, of
-        which at least one request is taken to be expected. NaN where a side is empty.
+        which `EXPECTED_PER_CELL` requests are taken to be expected. NaN where a side is empty.
 
     Source: Pearson (1911), on effective counts as in Rao and Scott (1981).
     """
@@ -77,7 +77,7 @@ def _grouped(q: Float64, p: Float64, guide: Float64, m: Float64, n: Float64) -> 
 def _two_cells(q: Float64, p: Float64, m: Float64, n: Float64) -> Float64:
     """The same sum over the most common cell and the rest, shares of the former in."""
     pooled = np.divide(n * p + m * q, n + m, out=np.ones_like(n), where=n + m > 0)
-    least = np.divide(1.0, n, out=np.ones_like(n), where=n > 0)
+    least = np.divide(EXPECTED_PER_CELL, n, out=np.ones_like(n), where=n > 0)
     return np.asarray((p - q) ** 2 * (1.0 / np.maximum(pooled, least) + 1.0 / np.maximum(1.0 - pooled, least)))
 
 

@@ -103,7 +103,7 @@ def test_the_switch_is_found_on_its_first_day_with_the_three_victorian_features(
     assert str(switch) == "1997-05-05"
     first = findings[switch].findings
     named = {f.feature for f in first if severity_rank(f.severity) >= severity_rank("noted")}
-    assert VICTORIAN <= named
+    assert named >= VICTORIAN
     assert {f.cause for f in first if f.feature in VICTORIAN} == {"input_fault"}
 
 
