@@ -310,9 +310,6 @@ def _labels(shifts: dict[tuple[str, str], float], z: float = 12.0) -> dict[str, 
                     "severity": "critical" if shift >= 0.1 else "noted" if shift >= 0.02 else "none",
                     "label_count": 1_000,
                     "residual_shift": shift,
-                    "z_score": z * shift / 0.1,
-                    "evidence": z * shift / 0.1,
-                    "threshold": 6.0,
                     "metric": "auc",
                     "metric_value": 0.7 if feature == "*" else None,
                     "metric_reference": 0.8 if feature == "*" else None,
@@ -328,10 +325,8 @@ def test_a_changed_relation_with_the_strongest_first() -> None:
         ("age", "overall", "relation_changed"),
         ("debt", "overall", "relation_changed"),
     ]
-    detail = found.relations[0].detail
-    assert detail.startswith("residuals changed by 0.15 (")
-    assert "18.0" in detail
-    assert detail.endswith("), AUC 0.8 → 0.7.")
+    detail = "residuals changed by 0.15 (evidence 18.0, alarm from 5.1), AUC 0.8 → 0.7."
+    assert found.relations[0].detail == detail
     assert found.labels_judged == frozenset(("production", s) for s in SEGMENTS)
 
 
