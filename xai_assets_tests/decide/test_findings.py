@@ -295,7 +295,7 @@ def test_a_missing_column_is_refused() -> None:
         daily_findings(DAY, rows, None, DRIFT)
 
 
-def _labels(shifts: dict[tuple[str, str], float], z: float = 12.0) -> dict[str, list[Any]]:
+def _labels(shifts: dict[tuple[str, str], float], evidence: float = 12.0) -> dict[str, list[Any]]:
     """Label rows of the production model: residual_shift by (feature, segment), 0 elsewhere."""
     rows = []
     for feature in (*FEATURES, "*"):
@@ -310,6 +310,8 @@ def _labels(shifts: dict[tuple[str, str], float], z: float = 12.0) -> dict[str, 
                     "severity": "critical" if shift >= 0.1 else "noted" if shift >= 0.02 else "none",
                     "label_count": 1_000,
                     "residual_shift": shift,
+                    "evidence": evidence * shift / 0.1,
+                    "threshold": 5.1,
                     "metric": "auc",
                     "metric_value": 0.7 if feature == "*" else None,
                     "metric_reference": 0.8 if feature == "*" else None,

@@ -54,6 +54,15 @@ def test_the_evidence_decides_at_the_threshold_itself() -> None:
     assert found["threshold"] == [6.0] * 4
 
 
+def test_each_window_has_a_threshold_of_its_own() -> None:
+    threshold = Threshold(6.0, "westfall_young", 1 / 30, 28, by_window=((1, 6.0), (7, 9.0), (28, 4.0)))
+    rows = [{"window_days": w, "evidence": u} for w in (1, 7, 28) for u in (5.0, 7.0, 9.0)]
+    found = _grade(*rows, threshold=threshold)
+    assert found["threshold"] == [6.0] * 3 + [9.0] * 3 + [4.0] * 3
+    loud = [s == "warning" for s in found["severity"]]
+    assert loud == [False, True, True, False, False, True, True, True, True]
+
+
 RULES: list[tuple[dict[str, Any], str, str]] = [
     ({}, "warning", "evidence over the threshold (Westfall–Young, 28 reference days), effect from 0.25"),
     ({"psi_corrected_nats": 0.05}, "none", "real, but the effect is below 0.1"),
