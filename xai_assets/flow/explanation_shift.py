@@ -28,7 +28,9 @@ TABLE, REFERENCE = "explanation_shift", "explanation_shift_reference"
 COMPARED = (*MODEL_ROLES, DIFFERENCE)
 P_LIMIT = 0.01
 INSUFFICIENT = f"fewer than {MIN_ROWS} explained requests, or less than half of the reference's days outside the window"
-MOST_WINDOWS, FEWEST_WINDOWS = 60, 5
+MOST_WINDOWS, FEWEST_WINDOWS = 40, 5
+FOLDS = 3
+"""Fewer than the test's own five: a day makes nine comparisons, and their AUC is judged beside others made so."""
 Aucs = dict[tuple[str, int], tuple[float, ...]]
 
 
@@ -136,6 +138,7 @@ def compare(
         normal,
         current,
         features,
+        folds=FOLDS,
         permutations=permutations,
         rng=np.random.default_rng(seed),
         reference_weights=weights_of(reference),
