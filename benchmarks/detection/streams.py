@@ -78,7 +78,7 @@ UNIT, GAP, RECODED, SLOW, CORRELATION, SMALL = (
 SIZES = ("small", "medium", "large", "whole")
 AMOUNTS = {
     UNIT: (1.25, 1.5, 3.0, 0.001),  # factor on the value
-    GAP: (0.05, 0.20, 0.50, 1.0),  # share of values that go missing
+    GAP: (0.05, 0.20, 0.50, 0.90),  # share of values that go missing; Evidently refuses a column without any
     RECODED: (0.25, 0.60, 0.90, 1.0),  # share that carries the next level's name; 1: all arrive in another spelling
     SLOW: (0.02, 0.05, 0.10, 0.25),  # shift per day, standard deviations
     CORRELATION: (0.40, 0.0, -0.40, -0.80),  # instead of 0.70; margins stay as they are
