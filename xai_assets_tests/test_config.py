@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xai_assets.config import AlarmBudget, EffectFloors, MonitorConfig, Persistence
+from xai_assets.config import AlarmBudget, EffectFloors, ModelConfig, MonitorConfig, Persistence
 from xai_assets.errors import ConfigError
 
 HEALTHY: dict[str, Any] = {
@@ -84,6 +84,17 @@ WRONG = [
         ["lending.models.experimental.sha256", "64 hexadecimal digits"],
     ),
     ("models.production", {"path": "p", "trust_pickle": "yes"}, ["models.production.trust_pickle", "true or false"]),
+    ("models.production", {"path": "p", "previous": {"pth": "o"}}, ["models.production.previous.pth", "'path'?"]),
+    (
+        "models.production",
+        {"path": "p", "previous": {"path": "o", "kind": "pickle"}},
+        ["lending.models.production.previous.kind", "trust_pickle"],
+    ),
+    (
+        "models.experimental",
+        {"path": "p", "previous": {"path": "o", "previous": "oldest.ubj"}},
+        ["lending.models.experimental.previous.previous", "one earlier version", "oldest.ubj"],
+    ),
     ("reference.end_date", "2024-12-31", ["lending.reference.end_date", "from 2025-01-01 on"]),
     # A reference of no day at all.
     ("reference", {"start_date": "2025-01-02", "end_date": "2025-01-01"}, ["lending.reference.end_date"]),
@@ -191,3 +202,13 @@ def test_by_default_every_request_is_explained_as_well_as_the_targets_say() -> N
 def test_kinds_of_models(written: dict[str, Any]) -> None:
     model = build(broken("models.production", {"path": "p", **written})).models.production
     assert {key: getattr(model, key) for key in written} == written
+
+
+def test_an_earlier_version_is_an_artifact_like_any_other() -> None:
+    config = build(broken("models.production", {"path": "p", "previous": {"path": "o", "sha256": "a" * 64}}))
+    assert config.models.production.previous == ModelConfig("o", sha256="a" * 64)
+    assert config.roles_with_previous == ("production",)
+    short = build(broken("models.experimental", {"path": "p", "previous": "o.ubj"}))
+    assert short.models.experimental.previous == ModelConfig("o.ubj")
+    assert short.roles_with_previous == ("experimental",)
+    assert build(HEALTHY).roles_with_previous == ()

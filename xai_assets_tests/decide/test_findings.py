@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from xai_assets.config import DriftConfig, EffectFloors
+from xai_assets.decide.causes import VersionFacts
 from xai_assets.decide.findings import LABEL_COLUMNS, SCORE_COLUMNS, DayFindings, daily_findings
 from xai_assets.errors import XaiAssetsError
 
@@ -345,3 +346,39 @@ def test_a_relation_changed_in_one_segment() -> None:
     (finding,) = daily_findings(DAY, None, _labels(shifts), DRIFT).relations
     assert finding.segment == "channel=broker"
     assert set(finding.exceeding) == {"overall", "channel=broker", "region=north", "region=south"}
+
+
+def test_without_another_version_everything_came_with_the_data() -> None:
+    found = _find(_drift("production", "income") | _drift("input", "income"))
+    assert [f.effect_of for f in found.findings] == ["data"]
+    assert "version" not in found.findings[0].detail
+
+
+def test_a_new_version_is_told_where_it_moved_the_feature() -> None:
+    rows = _rows(_drift("production", "income") | _drift("experimental", "income") | _drift("production", "age"))
+    versions = {
+        ("production", "income"): VersionFacts(0.02, 0.81, "model"),
+        ("production", "age"): VersionFacts(0.02, 0.03, "none"),
+    }
+    found = daily_findings(DAY, rows, None, DRIFT, versions=versions)
+    told = {(f.role, f.feature): f for f in found.findings}
+    assert told["production", "income"].effect_of == "model"
+    assert told["production", "income"].detail.endswith("0.81 nats on the same rows, 0.02 nats from the rows.")
+    assert told["production", "age"].effect_of == "data", "what shows no effect of either came with the data"
+    assert told["experimental", "income"].effect_of == "data", "another role has versions of its own"
+    assert "version" not in told["production", "age"].detail + told["experimental", "income"].detail
+
+
+def test_a_changed_relation_came_with_the_truth() -> None:
+    found = daily_findings(DAY, None, _labels({("income", "overall"): 0.2}), DRIFT)
+    assert {f.effect_of for f in found.relations} == {"truth"}
+
+
+def test_unseen_categories_are_told_by_the_kind_of_the_feature() -> None:
+    changes = _drift("production", "income") | _with(_drift("input", "income"), outside_share=0.4)
+    words = {
+        kind: daily_findings(DAY, _rows(changes), None, DRIFT, kinds={"income": kind}).findings[0].detail
+        for kind in ("numeric", "categorical")
+    }
+    assert "40 % of its values lie outside the reference range" in words["numeric"]
+    assert "40 % of its values are categories that the model does not know" in words["categorical"]
