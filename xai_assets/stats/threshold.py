@@ -99,9 +99,10 @@ def _gumbel_quantile(samples: Float64, share: float) -> Float64:
 
 
 def benjamini_hochberg(evidences: Float64, rate: float) -> float:
-    """Evidence from which the false discovery rate over all of `evidences` is kept; infinite where nothing reaches it.
+    """Evidence from which the false discovery rate over all of `evidences` is kept.
 
-    Where nothing drifts, a day has an alarm with a chance of at most `rate`. NaN are not counted.
+    Where nothing drifts, a day has an alarm with a chance of at most `rate`. Where nothing reaches it, the evidence
+    that one alone would need. NaN are not counted; infinite where there are no others.
 
     >>> round(benjamini_hochberg(np.array([4.0, 3.0, 0.1, 0.2]), 0.04), 4)
     3.0
@@ -113,4 +114,4 @@ def benjamini_hochberg(evidences: Float64, rate: float) -> float:
         return float("inf")
     limits = -np.log10(rate * np.arange(1, len(u) + 1) / len(u))
     passed = np.flatnonzero(u >= limits)
-    return float(u[passed[-1]]) if len(passed) else float("inf")
+    return float(u[passed[-1]] if len(passed) else limits[0])
