@@ -63,8 +63,8 @@ def is_alarm(columns: Columns) -> bool:
 
 
 def test_days_that_differ_without_a_changed_relation_stay_within_the_budget() -> None:
-    """Label scores have half of one false alarm in 30 days: over 240 days 4 of them; the rule by `z_score` alone, which
-    takes the requests of a day for independent, has one on two days out of three."""
+    """Label scores have half of one false alarm in 30 days: 4 in 240. A rule by `z_score` alone, which
+    takes the requests of a day for independent, alarms on most days."""
     by_evidence = by_score = 0
     for seed in (1, 2):
         days = service(REFERENCE + 120, seed)
