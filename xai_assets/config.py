@@ -201,10 +201,12 @@ class EffectFloors:
 
 @dataclass(frozen=True)
 class Persistence:
-    """An alert opens when a score exceeds its floor on `days` of the last `of` days."""
+    """An alert opens when scores are alarms on `days` of the last `of` days, and on its first day from severity
+    `at_once_from` on."""
 
-    days: int = 1
+    days: int = 2
     of: int = 3
+    at_once_from: Literal["noted", "warning", "critical", "never"] = "warning"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_the_healthy_baseline_loads_with_defaults() -> None:
     assert config.features[2].categories == ("car", "home")
     assert config.drift.windows_days == (1, 7, 28)
     assert config.drift.alarm_budget == AlarmBudget(1.0, 30)
-    assert config.drift.persistence == Persistence(1, 3)
+    assert config.drift.persistence == Persistence(2, 3, "warning")
     assert config.drift.effect_floors == EffectFloors(0.10, 0.25, 0.50, "psi_corrected_nats")
     assert (config.drift.min_effective_rows, config.drift.match_weekday) == (30, False)
     assert len(config.reference_days) == 28

@@ -51,8 +51,8 @@ def fold_findings(
 ) -> list[Alert]:
     """Alerts as of a day, the worst first.
 
-    An alert opens when its role and feature exceed on `drift.persistence.days` of the last `.of` judged days, is
-    resolved after `drift.resolve_after_days` judged days without, and is reported for `REPORTED_AFTER_DAYS` more.
+    An alert opens when its role and feature exceed on `drift.persistence.days` of the last `.of` judged days, or at
+    once from severity `.at_once_from` on, is resolved after `drift.resolve_after_days` judged days without, and is reported for `REPORTED_AFTER_DAYS` more.
     Days without rows, and days on which its segment had too few requests, count neither way. Nothing that is seen
     on a reference day counts. A finding belongs to a running alert of the same role and feature when their segments
     are the same or one is `overall`; a longer window that only remembers what a shorter one saw and no longer sees
@@ -189,12 +189,17 @@ def _advance(track: _Track, finding: Finding | None, day: DayFindings, drift: Dr
     elif (track.role, track.segment) in (day.labels_judged if track.of_labels else day.judged):
         track.recent = [*track.recent, False][-of:]
         track.clear_days += 1
-    if track.opened_on is None and sum(track.recent) >= drift.persistence.days:
+    if track.opened_on is None and (sum(track.recent) >= drift.persistence.days or _at_once(finding, drift)):
         track.opened_on = day.day
         cause = _majority([f.cause for f in track.seen])
         track.fingerprint = fingerprint(track.role, track.feature, track.segment, cause)
     elif track.opened_on is not None and track.clear_days >= drift.resolve_after_days:
         track.resolved_on = day.day
+
+
+def _at_once(finding: Finding | None, drift: DriftConfig) -> bool:
+    first = drift.persistence.at_once_from
+    return finding is not None and first != "never" and severity_rank(finding.severity) >= severity_rank(first)
 
 
 def _majority(words: Sequence[str]) -> str:

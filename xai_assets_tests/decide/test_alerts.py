@@ -17,7 +17,7 @@ from xai_assets.stats import drift
 
 START = date(2025, 2, 1)
 DRIFT = DriftConfig()
-TWO_OF_THREE = DriftConfig(persistence=Persistence(2, 3))
+TWO_OF_THREE = DriftConfig(persistence=Persistence(2, 3, "never"))
 SEGMENTS = ("overall", "channel=web", "channel=broker", "region=north")
 FINDING = Finding(
     role="production",
@@ -110,7 +110,7 @@ def test_by_default_an_alert_opens_on_its_first_day(pattern: str, states: str) -
 
 def test_persistence_and_resolution_are_the_users() -> None:
     assert _states("x...", DriftConfig(persistence=Persistence(1, 1), resolve_after_days=1)) == "orrr"
-    assert _states("xxx...", DriftConfig(persistence=Persistence(3, 3), resolve_after_days=2)) == "..oOrr"
+    assert _states("xxx...", DriftConfig(persistence=Persistence(3, 3, "never"), resolve_after_days=2)) == "..oOrr"
 
 
 def test_dates_and_the_sentence() -> None:
@@ -206,6 +206,14 @@ def test_the_cause_shown_is_that_of_most_days_the_identity_that_of_the_opening()
     (opened,), (later,) = _fold(days, 1), _fold(days, 3)
     assert (opened.cause, later.cause) == ("use_changed", "input_fault")
     assert opened.fingerprint == later.fingerprint
+
+
+@pytest.mark.parametrize(("severity", "opens_on"), [("noted", 1), ("warning", 0), ("critical", 0)])
+def test_what_is_only_noted_waits_for_a_second_day(severity: str, opens_on: int) -> None:
+    days = [_day(i, replace(FINDING, severity=severity)) for i in range(3)]
+    assert next(i for i in range(3) if _fold(days, i)) == opens_on
+    noted_at_once = DriftConfig(persistence=Persistence(2, 3, "noted"))
+    assert _fold(days, 0, noted_at_once)
 
 
 def test_places_that_are_not_nested_are_separate_alerts() -> None:
