@@ -145,9 +145,7 @@ class Provenance:
             upstream = [self.reference_hash(), *(self.stored(f"{r}_attributions", day) for r in MODEL_ROLES)]
             return self._from_stored(table, ["context", "derived_context"], upstream)
         if table == "feature_statistics":
-            return self._from_stored(
-                table, [], [self.reference_hash(), self.comparable("attribution_histograms", day)]
-            )
+            return self._from_stored(table, [], [self.reference_hash(), self.comparable("attribution_histograms", day)])
         if table == "drift_scores":
             days = window_days(day, max(config.drift.windows_days), config.first_date)
             upstream = [self._calibration(), self.comparable("attribution_histograms", day)]
