@@ -27,8 +27,8 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 demo: setup ## Simulate a shadow deployment with planted faults, run the platform on it, print what it found
 	$(BIN)/xai demo
 
-test: setup ## All tests, doctests included
-	$(BIN)/python -m pytest
+test: setup ## All tests, doctests included, one process per processor
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-extras: $(EXTRAS)/.ready ## Tests of the optional libraries, in .venv-extras: PyTorch, captum, LIME, MLflow
 	$(EXTRAS)/bin/python -m pytest -m extras xai_assets_tests
