@@ -572,7 +572,12 @@ def _ranges(c: MonitorConfig) -> None:
         ("explanation.divergent_share", e.divergent_share, 0 < e.divergent_share < 1, "between 0 and 1"),
         ("explanation.replay_check_rows", e.replay_check_rows, e.replay_check_rows >= 0, "0 or more"),
         ("explanation.additivity_tolerance", e.additivity_tolerance, e.additivity_tolerance > 0, "a number above 0"),
-        ("drift.alarm_budget", d.alarm_budget, 0 < d.alarm_budget.alarms < d.alarm_budget.per_days, "above 0 and less than one a day"),
+        (
+            "drift.alarm_budget",
+            d.alarm_budget,
+            0 < d.alarm_budget.alarms < d.alarm_budget.per_days,
+            "above 0 and less than one a day",
+        ),
         (
             "drift.effect_floors",
             floors,
