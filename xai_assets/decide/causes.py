@@ -18,6 +18,9 @@ DATA, MODEL, BOTH, TRUTH = "data", "model", "both", "truth"
 """What a change came with: other requests, a new version of the model, both; or the outcomes themselves."""
 SHARE_RISE = 0.10
 """Rise of the share of nulls, or of values outside the reference's range, from which an input counts as broken."""
+SMALL_RISE = 0.02
+"""The same where the input's score is an alarm: evidence against the reference's own days stands behind it. Not for
+numbers outside the reference's range, which a moved population has too."""
 SHARE_DEVIATIONS = 5.0
 """The rise must exceed this many standard deviations of chance as well: 200 requests move a third by 0.1 too often."""
 _OUTSIDE = {
@@ -80,10 +83,12 @@ def fault_texts(facts: InputFacts) -> list[str]:
     ['12 % of its values are categories that the model does not know (reference 0 %)']
     """
     n, m = facts.n_effective, facts.n_effective_reference
+    alarmed = facts.severity not in ("none", "insufficient")
     texts = []
-    if _rose(facts.missing_share, facts.missing_share_reference, n, m):
+    if _rose(facts.missing_share, facts.missing_share_reference, n, m, SMALL_RISE if alarmed else SHARE_RISE):
         texts.append(_shares("are missing", facts.missing_share, facts.missing_share_reference))
-    if _rose(facts.outside_share, facts.outside_share_reference, n, m):
+    least = SMALL_RISE if alarmed and facts.kind in _OUTSIDE else SHARE_RISE
+    if _rose(facts.outside_share, facts.outside_share_reference, n, m, least):
         what = _OUTSIDE.get(facts.kind, "lie outside the reference range")
         texts.append(_shares(what, facts.outside_share, facts.outside_share_reference))
     if facts.is_constant and not texts:
@@ -117,12 +122,12 @@ def effect_text(version: VersionFacts | None) -> str:
     return f"It came with the requests and with the new model version: {rows}, {model} on the same rows."
 
 
-def _rose(now: float, before: float, n: float, m: float) -> bool:
+def _rose(now: float, before: float, n: float, m: float, least: float) -> bool:
     if not (np.isfinite(now) and np.isfinite(before) and n > 0 and m > 0):
         return False
     pooled = (now * n + before * m) / (n + m)
     deviation = float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
-    return now - before >= SHARE_RISE and now - before >= SHARE_DEVIATIONS * deviation
+    return now - before >= least and now - before >= SHARE_DEVIATIONS * deviation
 
 
 def _shares(what: str, now: float, before: float) -> str:

@@ -31,6 +31,11 @@ HEALTHY = InputFacts(
         # A third of 60 requests is more by 0.1 too often.
         ({"missing_share": 0.45, "missing_share_reference": 0.33, "n_effective": 60}, ""),
         ({"missing_share": float("nan")}, ""),
+        # With calibrated evidence behind it a smaller rise of nulls and unknown categories is enough, of numbers not.
+        ({"severity": "noted", "missing_share": 0.08}, "input_fault"),
+        ({"severity": "noted", "missing_share": 0.065}, "population_moved"),
+        ({"severity": "noted", "outside_share": 0.05, "kind": "categorical"}, "input_fault"),
+        ({"severity": "noted", "outside_share": 0.05, "kind": "numeric"}, "population_moved"),
         # It was so in the reference already.
         ({"missing_share": 0.9, "missing_share_reference": 0.9}, ""),
     ],
