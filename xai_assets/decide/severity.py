@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xai_assets.config import DriftConfig
 from xai_assets.records import OUTPUT, SEVERITIES, WHOLE, Float64
-from xai_assets.stats.threshold import Threshold, benjamini_hochberg
+from xai_assets.stats.threshold import MIN_REFERENCE_DAYS, Threshold, benjamini_hochberg
 
 Columns = Mapping[str, Any]
 """Rows as columns: name → sequence or array, all of one length."""
@@ -67,10 +67,10 @@ def grade(scores: Columns, drift: DriftConfig, threshold: Threshold) -> dict[str
     loud = np.nan_to_num(u, nan=-1.0) >= limit
     level = np.searchsorted((floors.noted, floors.warning, floors.critical), np.nan_to_num(effect, nan=-1), "right")
     rules = (
-        (_equal(scores["feature"], WHOLE), "for comparison only, never decides", 1),
-        (described, "divergent requests are described, not judged", 1),
         (few, f"fewer than {drift.min_effective_rows} effective requests in the window", 0),
         (few_before, f"fewer than {drift.min_effective_rows} effective requests in the reference", 0),
+        (_equal(scores["feature"], WHOLE), "for comparison only, never decides", 1),
+        (described, "divergent requests are described, not judged", 1),
         (unknown, _why_unknown(threshold), 0),
         (~important, f"less than {drift.min_importance_share:.1%} of Σ mean |φ|", 1),
         (~loud & (level == 0), "evidence and effect are below their limits", 1),
@@ -120,12 +120,15 @@ def _floors(drift: DriftConfig) -> tuple[float, float, float]:
 def _how(threshold: Threshold) -> str:
     if threshold.rule == "westfall_young":
         return f"Westfall–Young, {threshold.days} reference days"
-    return f"F distribution and Benjamini–Hochberg: only {threshold.days} reference days"
+    few = f"only {threshold.days} reference days" if threshold.days < MIN_REFERENCE_DAYS else "few requests a day"
+    return f"F distribution and Benjamini–Hochberg: {few}"
 
 
 def _why_unknown(threshold: Threshold, what: str = "requests") -> str:
     if threshold.rule == "unknown":
-        return f"what is normal cannot be told from {threshold.days} reference day(s), 2 are needed"
+        days = f"{threshold.days} reference day{'' if threshold.days == 1 else 's'}"
+        why = "2 are needed" if threshold.days < 2 else "too few of them have enough"
+        return f"what is normal cannot be told from {days}, {why}"
     return f"too few {what}, or too few days of the reference, to know what is normal here"
 
 

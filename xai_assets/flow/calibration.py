@@ -16,7 +16,7 @@ import polars as pl
 from xai_assets.config import DriftConfig
 from xai_assets.decide.severity import JUDGED_POPULATION
 from xai_assets.errors import ProvenanceError
-from xai_assets.flow.histograms import Profile
+from xai_assets.flow.histograms import Profile, day_blocks
 from xai_assets.flow.monitor import Monitor
 from xai_assets.flow.provenance import Provenance
 from xai_assets.flow.reference import load_day_blocks, load_profile
@@ -132,11 +132,13 @@ def ensure_calibration(monitor: Monitor, *, force: bool = False) -> CalibrationS
     if provenance.footer("drift_calibration", None).get("provenance") == identity and not force:
         return calibration_state(identity, load_calibration(monitor), "kept")
     profile, days = load_profile(monitor), profile_days(monitor)
-    waiting = [d for d in days if provenance.comparable("attribution_histograms", d) is None]
+    kept = [d for d in days if provenance.comparable("attribution_histograms", d) is not None]
+    fresh = [d for d in days if d not in kept and not provenance.is_refused(d)]
+    waiting = [d for d in fresh if any(not provenance.stored(f"{r}_attributions", d) for r in MODEL_ROLES)]
     if waiting:
         text = f"waiting for the histograms of {len(waiting)} of {len(days)} reference days, the first is {waiting[0]}"
         return CalibrationState(None, text)
-    held, rate = stored_days(monitor, days, profile), monitor.config.alarm_rate_per_family
+    held, rate = _days_of(monitor, kept, fresh, profile), monitor.config.alarm_rate_per_family
     calibration = calibrate_days(held, profile, monitor.config.drift, alarm_rate=rate)
     write_calibration(monitor, TABLE, calibration, axes_of(profile), identity)
     return calibration_state(identity, calibration, "made")
@@ -155,13 +157,22 @@ def stored_days(monitor: Monitor, days: Iterable[date], profile: Profile) -> Ite
         yield day, {key: block for key, block in blocks.items() if key[1] == JUDGED_POPULATION}
 
 
+def _days_of(
+    monitor: Monitor, kept: Iterable[date], fresh: Iterable[date], profile: Profile
+) -> Iterator[tuple[date, Blocks]]:
+    """Stored histograms of the reference days, and those that a later run is going to store, counted now."""
+    yield from stored_days(monitor, kept, profile)
+    for day in fresh:
+        yield day, day_blocks(monitor, day, profile.segments, profile.edges)
+
+
 def calibration_state(identity: str, calibration: Calibration, verb: str) -> CalibrationState:
     """What is stored now, as a sentence."""
     threshold = calibration.threshold
     how = {
         "westfall_young": f"alarms from evidence {_limits(threshold)} (Westfall–Young over {threshold.days} days)",
-        "benjamini_hochberg": "few reference days: alarms by F evidence and Benjamini–Hochberg",
-        "unknown": "one reference day: nothing can be judged",
+        "benjamini_hochberg": "few reference days, or few with enough requests: F evidence and Benjamini–Hochberg",
+        "unknown": "nothing can be judged: two reference days with enough requests are needed",
     }[threshold.rule]
     sentence = f"{verb} from {calibration.reference_days} reference days: {how}"
     return CalibrationState(identity, sentence, threshold.value, threshold.rule, calibration.reference_days)
@@ -254,6 +265,9 @@ def _parsed(text: str) -> Threshold:
 def calibration_hash(calibration: Calibration) -> str:
     """Identity of what a score was held against, 16 hex digits."""
     digest = hashlib.sha256(json.dumps(asdict(calibration.threshold)).encode())
-    for key in sorted(calibration.dispersions):
-        digest.update(repr(key).encode() + np.ascontiguousarray(calibration.dispersions[key].factor).tobytes())
+    digest.update(np.ascontiguousarray(calibration.day_share_reference).tobytes())
+    for key, found in sorted(calibration.dispersions.items()):
+        digest.update(repr(key).encode())
+        for name in _ARRAYS:
+            digest.update(np.ascontiguousarray(getattr(found, name)).tobytes())
     return digest.hexdigest()[:16]

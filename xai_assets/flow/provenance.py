@@ -73,6 +73,11 @@ DAILY_TABLES = (
 SLICE_WINDOW_DAYS = 7
 """Days up to and with a day in which its slices are looked for."""
 
+_GRADED_BY = (
+    *("drift.windows_days", "drift.effect_floors", "drift.min_effective_rows", "drift.min_importance_share"),
+    "drift.match_weekday",
+)
+"""What scores and their severities follow from; the alarm budget comes in through the calibration."""
 _FILES_OF: dict[str, Which] = {"replay_log": "source", "labels": "labels"}
 
 
@@ -149,7 +154,11 @@ class Provenance:
         if table == "drift_scores":
             days = window_days(day, max(config.drift.windows_days), config.first_date)
             upstream = [self._calibration(), self.comparable("attribution_histograms", day)]
-            return self._from_stored(table, ["drift"], upstream, self._comparable_list("attribution_histograms", days))
+            if config.drift.match_weekday:
+                days = (*config.reference_days, *days)
+            return self._from_stored(
+                table, list(_GRADED_BY), upstream, self._comparable_list("attribution_histograms", days)
+            )
         if table in ("divergence_slices", "drift_slices"):
             return self._slices(table, day)
         if table == "explanation_shift":
@@ -306,7 +315,7 @@ class Provenance:
         if reference and day > reference[-1]:
             more.append(self.label_calibration_hash() or "-")
         upstream = [self.comparable("residual_histograms", day)]
-        return self._from_stored("label_scores", ["drift", "labels"], upstream, more)
+        return self._from_stored("label_scores", [*_GRADED_BY, "labels"], upstream, more)
 
     @cached_property
     def _sampling(self) -> list[str]:

@@ -250,9 +250,10 @@ def ensure_profile(monitor: Monitor, *, force: bool = False) -> ProfileState:
     if waiting:
         text = f"waiting for {len(waiting)} of {len(days)} reference days, the first is {waiting[0]}"
         return ProfileState(None, len(days), 0, text)
-    profile = build_profile(monitor, [d for d in days if not provenance.is_refused(d)], identity)
-    write_profile(monitor, profile, identity, days, inputs)
-    return ProfileState(profile.profile_hash, len(days), len(profile.segments), f"made from {len(days)} reference days")
+    used = [d for d in days if not provenance.is_refused(d)]
+    profile = build_profile(monitor, used, identity)
+    write_profile(monitor, profile, identity, used, inputs)
+    return ProfileState(profile.profile_hash, len(used), len(profile.segments), f"made from {len(used)} reference days")
 
 
 def _is_ready(provenance: Provenance, day: date) -> bool:

@@ -100,7 +100,8 @@ def calibrate(
 
     Notes
     -----
-    A window is measured where the reference holds it twice; longer ones are extrapolated. With fewer than
+    A window is measured where the reference holds windows worth two of it; longer ones are extrapolated, from a length
+    in between too where only one is measured. With fewer than
     `MIN_REFERENCE_DAYS` the threshold is found anew each day (Benjamini–Hochberg); with one there is none.
     """
     measure = partial(reference_windows, min_effective_rows=min_effective_rows, weekdays=weekdays)
@@ -139,16 +140,21 @@ def calibrate_families(
     found: dict[tuple[str, int], Dispersion] = {}
     maxima: dict[int, list[Float64]] = {}
     for name, family in families.items():
-        measured = [w for w in sorted(windows_days) if family.days >= 2 * w]
-        for window in measured:
+        measured: dict[int, Dispersion] = {}
+        for window in (w for w in sorted(windows_days) if _fits(w, family.days)):
             windows = family.windows(window)
-            found[name, window] = _completed(dispersion(windows))
+            measured[window] = _completed(dispersion(windows))
             largest = _largest(windows, family.judged)
             maxima.setdefault(window, []).append(np.concatenate((np.full(window - 1, np.nan), largest)))
-        for window in sorted(set(windows_days) - set(measured)):
-            if measured:
-                short, long = measured[0], measured[-1]
-                found[name, window] = extrapolated(found[name, short], found[name, long], long / short, window / long)
+        found |= {(name, w): d for w, d in measured.items()}
+        longer = sorted(set(windows_days) - set(measured))
+        if measured and longer:
+            between = (family.days + 1) // 3
+            if len(measured) == 1 and between > max(measured):
+                measured[between] = _completed(dispersion(family.windows(between)))
+            short, long = min(measured), max(measured)
+            for window in longer:
+                found[name, window] = extrapolated(measured[short], measured[long], long / short, window / long)
     days = int(np.count_nonzero(n[:, 0] > 0)) if n.size else 0
     per_window = {w: _fmax(series) for w, series in maxima.items()}
     threshold = _threshold(per_window, windows_days, alarm_rate, days, rng)
@@ -156,6 +162,11 @@ def calibrate_families(
         threshold = replace(threshold, rule="benjamini_hochberg")
     per_day = _fmax(list(per_window.values()))
     return Calibration(found, threshold, day_share(n), days, per_day[np.isfinite(per_day)])
+
+
+def _fits(window_days: int, reference_days: int) -> bool:
+    """Whether the reference holds windows worth two: only then is there a mean and a spread."""
+    return reference_days >= 3 * window_days - 1
 
 
 def _threshold(

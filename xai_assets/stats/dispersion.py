@@ -96,7 +96,8 @@ def _from_sums(sums: Sequence[Float64], window_days: int) -> Dispersion:
     worth = count / window_days
     mean, relative, square, typical, size = (_divide(s, count) for s in sums[1:])
     spread = np.maximum(square - relative**2, 0.0) * _divide(count, count - 1.0)
-    variation = _pooled(_divide(spread, relative**2))
+    # Where nothing varies at all, as the difference of two equal models, one direction is taken to.
+    variation = np.nan_to_num(_pooled(_divide(spread, relative**2)), nan=2.0)
     factor = np.maximum(mean, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom_window = np.clip(2.0 / variation, 1.0, np.maximum(typical, 1.0))
@@ -137,13 +138,14 @@ def extrapolated(shortest: Dispersion, longest: Dispersion, ratio_of_days: float
     Notes
     -----
     Where days follow each other slowly, ĉ grows with the window as a power of its length; the power is that between
-    the two measured lengths, within 0…1 (independent days, one common level). It is known accordingly less.
+    the two measured lengths, within 0…1 (independent days, one common level), and 1 where only one length could be
+    measured. It is known accordingly less.
     """
-    growth = np.zeros_like(longest.factor)
+    growth = np.ones_like(longest.factor)
     if ratio_of_days > 1:
         with np.errstate(invalid="ignore"):
             growth = np.clip(np.log(longest.factor / shortest.factor) / np.log(ratio_of_days), 0.0, 1.0)
-    by = window_days ** np.nan_to_num(growth)
+    by = window_days ** np.nan_to_num(growth, nan=1.0)
     return Dispersion(
         factor=longest.factor * by,
         standard_error=longest.standard_error * by,

@@ -93,18 +93,18 @@ def test_one_field_at_a_time(changes: dict[str, Any], severity: str, words: str)
 def test_of_several_reasons_the_first_is_given() -> None:
     """Each row is wrong in one more way than the next; what is said first is what would have to change first."""
     worst: dict[str, Any] = {
-        "feature": "*",
-        "population": "divergent",
         "n_effective": 3.0,
         "n_effective_reference": 3.0,
+        "feature": "*",
+        "population": "divergent",
         "evidence": NAN,
         "importance_share": 0.0,
     }
     rows = [dict(list(worst.items())[i:]) for i in range(len(worst) + 1)]
     found = _grade(*rows)
-    words = ["never decides", "described", "the window", "the reference", "normal here", "Σ mean", "over the threshold"]
+    words = ["the window", "the reference", "never decides", "described", "normal here", "Σ mean", "over the threshold"]
     assert all(word in rule for word, rule in zip(words, found["rule"], strict=True))
-    assert found["severity"] == ["none", "none", "insufficient", "insufficient", "insufficient", "none", "warning"]
+    assert found["severity"] == ["insufficient", "insufficient", "none", "none", "insufficient", "none", "warning"]
 
 
 def test_what_cannot_be_judged_has_no_threshold() -> None:
@@ -224,7 +224,7 @@ def test_rows_that_cannot_raise_an_alarm_do_not_raise_the_threshold(aside: dict[
 def test_one_reference_day_judges_nothing_and_says_so() -> None:
     found = _grade({}, {"evidence": NAN}, {"feature": "*"}, threshold=UNKNOWN)
     assert found["severity"] == ["insufficient", "insufficient", "none"]
-    assert found["rule"][0] == "what is normal cannot be told from 1 reference day(s), 2 are needed"
+    assert found["rule"][0] == "what is normal cannot be told from 1 reference day, 2 are needed"
     assert np.isnan(found["threshold"]).all()
 
 
@@ -295,7 +295,7 @@ def test_labels_with_few_reference_days() -> None:
     ]
     nothing = _grade_labels(LABELS, threshold=UNKNOWN)
     assert nothing["severity"] == ["insufficient"]
-    assert "cannot be told from 1 reference day(s)" in nothing["rule"][0]
+    assert "cannot be told from 1 reference day" in nothing["rule"][0]
 
 
 def test_labels_without_rows() -> None:

@@ -102,7 +102,7 @@ def test_one_day_of_reference_judges_nothing_and_says_so() -> None:
     assert alarms(found) == set()
     judged = rows(found, segment="overall", feature="b")
     assert {r["severity"] for r in judged} == {"insufficient"}
-    assert {r["rule"] for r in judged} == {"what is normal cannot be told from 1 reference day(s), 2 are needed"}
+    assert {r["rule"] for r in judged} == {"what is normal cannot be told from 1 reference day, 2 are needed"}
     assert all(r["effect"] > 0.5 for r in judged if r["window_days"] == 1)  # it is measured all the same
 
 

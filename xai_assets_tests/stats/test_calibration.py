@@ -119,7 +119,7 @@ def test_long_windows_follow_the_growth_of_the_shorter_ones() -> None:
     month = extrapolated(day, week, 7.0, 4.0)
     assert month.factor[0] == pytest.approx(2.0 * 28**0.5)
     assert month.freedom_reference[0] == 8.0
-    assert extrapolated(day, day, 1.0, 28.0).factor[0] == 2.0
+    assert extrapolated(day, day, 1.0, 28.0).factor[0] == 2.0 * 28  # nothing is known of the growth: the most
 
 
 def counts(days: int, seed: int = 0, *, features: int = 4) -> DailyCounts:
@@ -173,6 +173,38 @@ def test_short_references_fall_back_and_say_so(days: int, rule: str) -> None:
     assert found.threshold.rule == rule
     assert found.reference_days == days
     assert np.isfinite(found.threshold.value) == (rule == "westfall_young")
+
+
+@pytest.mark.parametrize("days", [5, 13, 14, 19, 20, 28, 56, 82, 83])
+def test_every_window_can_be_judged_however_long_the_reference(days: int) -> None:
+    found = calibrated(counts(days, features=2))
+    for window in (1, 7, 28):
+        assert np.isfinite(found.dispersions["production", window].factor).all(), window
+
+
+def test_days_that_follow_each_other_slowly_widen_a_month_that_only_days_were_measured_for() -> None:
+    shape = (2, 6, 23)  # segments, features, cells
+    rng = np.random.default_rng(3)
+    level, days = 0.0, []
+    for _ in range(28):
+        level = 0.9 * level + 0.4 * rng.normal()
+        shares = np.exp(level * np.linspace(-1, 1, shape[2]))
+        days.append(rng.multinomial(400, shares / shares.sum(), size=shape[:2]))
+    slow = np.array(days, dtype=np.float32)
+    n = np.full((28, 2), 400.0)
+    daily = DailyCounts(slow, n, n, np.ones(shape[:2], dtype=bool))
+    found = calibrated(daily, windows_days=(1, 28)).dispersions
+    assert np.median(found["production", 28].factor / found["production", 1].factor) > 2
+
+
+def test_features_that_never_vary_in_the_reference_can_be_judged_later() -> None:
+    weight = np.zeros((28, 1, 2, 5), dtype=np.float32)
+    weight[..., 1] = 300.0
+    n = np.full((28, 1), 300.0)
+    found = calibrated(DailyCounts(weight, n, n, np.ones((1, 2), dtype=bool))).dispersions["production", 1]
+    moved = evidence(np.array([[250.0, 0.0]]), np.ones((1, 2)), np.full((1, 2), 300.0), found)
+    assert moved[0, 0] > 5
+    assert moved[0, 1] == 0
 
 
 def test_segments_too_small_to_be_measured_take_the_dispersion_of_all() -> None:
