@@ -23,6 +23,11 @@ from xai_assets.records import MODEL_ROLES, FeatureSpec
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+PSI_METRICS = ("psi_corrected_nats", "psi_nats")
+UNIT_METRICS = ("jensen_shannon", "kolmogorov_smirnov", "hellinger", "l_infinity")
+"""Metrics of drift that are 0–1."""
+MIN_WEEKDAY_REFERENCE_DAYS = 14
+"""Reference days without which a weekday has no other of its kind to be compared with."""
 _OWN_NAMES = """
     request_id requested_at row_index base_value role model_version date monitor label
     production_output experimental_output production_latency_ms experimental_latency_ms
@@ -179,8 +184,8 @@ class AlarmBudget:
 class EffectFloors:
     """Size of an effect from which drift is noted, a warning, critical, in units of `metric`.
 
-    `metric` is a column of `drift_scores`. The default numbers are corrected PSI in nats; other metrics need their own.
-    `importance_ratio` counts both ways: 0.5 as 2.
+    `metric` is a column of `drift_scores`. The default numbers are corrected PSI in nats; another metric is refused
+    without its own three. `importance_ratio` counts both ways: 0.5 as 2.
     """
 
     noted: float = 0.10
@@ -197,6 +202,16 @@ class EffectFloors:
         "l_infinity",
         "importance_ratio",
     ] = "psi_corrected_nats"
+
+    @property
+    def nats(self) -> tuple[float, float, float]:
+        """Floors of noted, warning and critical for what is measured in PSI whatever `metric` is, nats.
+
+        >>> EffectFloors(0.2, 0.3, 0.4).nats, EffectFloors(1.5, 2.0, 4.0, "importance_ratio").nats
+        ((0.2, 0.3, 0.4), (0.1, 0.25, 0.5))
+        """
+        own = self if self.metric in PSI_METRICS else EffectFloors()
+        return own.noted, own.warning, own.critical
 
 
 @dataclass(frozen=True)
@@ -358,6 +373,7 @@ class MonitorConfig:
         given |= {"name": name, "base_dir": base_dir}
         config: MonitorConfig = _build(cls, given, name, hidden=("name", "base_dir"))
         _check(config)
+        _floors(config, given)
         return config
 
 
@@ -409,7 +425,7 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
         if hint in (int, float) and isinstance(value, bool):
             raise _wrong(path, _describe(hint), value)
         return value.date() if isinstance(value, datetime) else value
-    if hint is AlarmBudget and isinstance(value, str):
+    if hint is AlarmBudget and not isinstance(value, Mapping):
         return _alarm_budget(value, path)
     if hint is ModelConfig and isinstance(value, str):
         return ModelConfig(path=value)
@@ -427,10 +443,12 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
     raise _wrong(path, _describe(hint), value)
 
 
-def _alarm_budget(text: str, path: str) -> AlarmBudget:
-    match = re.fullmatch(r"\s*([0-9.]+)\s+per\s+(\d+)\s+days?\s*", text)
+def _alarm_budget(value: Any, path: str) -> AlarmBudget:
+    match = (
+        re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s+per\s+(\d+)\s+days?\s*", value) if isinstance(value, str) else None
+    )
     if not match:
-        raise _wrong(path, "text such as '1 per 30 days'", text)
+        raise _wrong(path, "text such as '1 per 30 days', or a mapping with alarms, per_days", value)
     return AlarmBudget(float(match[1]), int(match[2]))
 
 
@@ -600,18 +618,62 @@ def _ranges(c: MonitorConfig) -> None:
     for path, value, fine, expected in conditions:
         if not fine:
             raise _wrong(f"{c.name}.{path}", expected, _plain(value))
-    for key, days in dataclasses.asdict(c.retention).items():
-        if days < max(d.windows_days):
-            raise _wrong(f"{c.name}.retention.{key}", f"at least the longest window, {max(d.windows_days)}", days)
-    needed = (c.label_delay_days or 0) + max(*d.windows_days, r.train_window_days)
-    if c.retention.replay_log_days < needed:
-        expected = f"at least {needed}: labels.complete_after_days and the training window or the longest window"
-        raise _wrong(f"{c.name}.retention.replay_log_days", expected, c.retention.replay_log_days)
+    _retention(c)
+    _weekdays(c)
     if r.mode == "automatic" and c.labels is None and c.columns.label is None:
         raise _wrong(f"{c.name}.remediation.mode", "observe, or labels (or columns.label) to train on", r.mode)
     for owner in c.owners:
         if not (owner.startswith("team:") or "@" in owner):
             raise _wrong(f"{c.name}.owners", "e-mail addresses or team:name", owner)
+
+
+def _retention(c: MonitorConfig) -> None:
+    """Rows are kept as long as a window or the training asks for them."""
+    longest, training = max(c.drift.windows_days), c.remediation.train_window_days
+    window = (f"drift.windows_days has a window of {longest} days", longest)
+    asked = dict.fromkeys(dataclasses.asdict(c.retention), window)
+    key, days = ("remediation.train_window_days", training) if training > longest else ("drift.windows_days", longest)
+    if c.label_delay_days is not None or key.startswith("remediation"):
+        delay = c.label_delay_days or 0
+        text = f"{key} asks for {days} days" + (f" after labels.complete_after_days, {delay}" if delay else "")
+        asked["replay_log_days"] = (text, delay + days)
+    for name, (reason, needed) in asked.items():
+        kept = getattr(c.retention, name)
+        if kept < needed:
+            step = f"set retention.{name} to {needed} or more, or shorten what asks for it"
+            raise _wrong(f"{c.name}.retention.{name}", f"at least {needed}: {reason}", kept, step)
+
+
+def _weekdays(c: MonitorConfig) -> None:
+    days = len(c.reference_days)
+    if c.drift.match_weekday and days < MIN_WEEKDAY_REFERENCE_DAYS:
+        expected = f"a reference of {MIN_WEEKDAY_REFERENCE_DAYS} days or more, so that it has each weekday twice"
+        step = "set reference.end_date later, or match_weekday to false"
+        raise ConfigError(
+            f"{c.name}.drift.match_weekday cannot be true", expected=expected, found=f"{days} days", next_step=step
+        )
+
+
+def _floors(c: MonitorConfig, given: Mapping[str, Any]) -> None:
+    """Floors of a metric other than PSI: all three written, and within what the metric can be."""
+    floors, path = c.drift.effect_floors, f"{c.name}.drift.effect_floors"
+    if floors.metric in PSI_METRICS:
+        return
+    drift = given.get("drift")
+    written = drift.get("effect_floors") if isinstance(drift, Mapping) else None
+    keys = ("noted", "warning", "critical")
+    missing = [k for k in keys if k not in written] if isinstance(written, Mapping) else []
+    if missing:
+        raise ConfigError(
+            f"{path}.{missing[0]} is missing",
+            expected=f"noted, warning and critical in units of {floors.metric}: the defaults are PSI in nats",
+            found=", ".join(k for k in keys if k not in missing) or "none of the three",
+            next_step=f"add {', '.join(missing)}",
+        )
+    if floors.metric in UNIT_METRICS and floors.critical > 1:
+        raise _wrong(f"{path}.critical", f"at most 1, the largest {floors.metric} there is", floors.critical)
+    if floors.metric == "importance_ratio" and floors.noted <= 1:
+        raise _wrong(f"{path}.noted", "above 1, which is no change of importance_ratio", floors.noted)
 
 
 def _plain(value: Any) -> Any:

@@ -124,10 +124,32 @@ WRONG = [
     ("drift.alarm_budget", {"alarms": 0, "per_days": 30}, ["lending.drift.alarm_budget", "above 0"]),
     ("drift.alarm_budget", "0 per 30 days", ["lending.drift.alarm_budget", "above 0"]),
     ("drift.alarm_budget", "30 per 30 days", ["lending.drift.alarm_budget", "less than one a day"]),
+    ("drift.alarm_budget", "1..2 per 30 days", ["lending.drift.alarm_budget", "'1 per 30 days'", "1..2"]),
+    ("drift.alarm_budget", 1, ["lending.drift.alarm_budget", "'1 per 30 days'", "alarms, per_days"]),
     ("drift.alarm_budget", "1 per 0 days", ["lending.drift.alarm_budget", "less than one a day"]),
     ("drift.effect_floors.metric", "jensen_shanon", ["lending.drift.effect_floors.metric", "'jensen_shannon'?"]),
     ("drift.effect_floors.metric", "ndcg", ["lending.drift.effect_floors.metric", "importance_ratio"]),
     ("drift.effect_floors", {"noted": 0}, ["lending.drift.effect_floors", "0 < noted"]),
+    (
+        "drift.effect_floors",
+        {"metric": "jensen_shannon"},
+        ["lending.drift.effect_floors.noted is missing", "units of jensen_shannon", "add noted, warning, critical"],
+    ),
+    (
+        "drift.effect_floors",
+        {"metric": "wasserstein", "noted": 0.1, "critical": 0.5},
+        ["lending.drift.effect_floors.warning is missing", "noted, critical"],
+    ),
+    (
+        "drift.effect_floors",
+        {"metric": "hellinger", "noted": 0.1, "warning": 0.5, "critical": 1.5},
+        ["lending.drift.effect_floors.critical", "at most 1", "1.5"],
+    ),
+    (
+        "drift.effect_floors",
+        {"metric": "importance_ratio", "noted": 0.5, "warning": 2, "critical": 4},
+        ["lending.drift.effect_floors.noted", "above 1", "0.5"],
+    ),
     ("drift.match_weekday", "yes", ["lending.drift.match_weekday", "true or false"]),
     ("drift.match_weekdays", True, ["lending.drift.match_weekdays", "did you mean 'match_weekday'?"]),
     ("drift.min_effective_rows", 0, ["lending.drift.min_effective_rows", "1 or more"]),
@@ -135,6 +157,21 @@ WRONG = [
     ("drift.windows_days", [], ["lending.drift.windows_days", "whole days from 1"]),
     ("drift.windows_days", [0, 7], ["lending.drift.windows_days", "whole days from 1"]),
     ("drift.effect_floors", {"noted": 0.6}, ["lending.drift.effect_floors", "noted ≤ warning"]),
+    (
+        "drift.windows_days",
+        [1, 120],
+        [
+            "lending.retention.replay_log_days",
+            "at least 120: drift.windows_days",
+            "90",
+            "set retention.replay_log_days",
+        ],
+    ),
+    (
+        "remediation.train_window_days",
+        100,
+        ["lending.retention.replay_log_days", "at least 100: remediation.train_window_days", "90"],
+    ),
     ("drift.windows_days", [7, 1], ["lending.drift.windows_days", "rising"]),
     ("drift.persistence", {"days": 4, "of": 3}, ["lending.drift.persistence", "days ≤ of"]),
     ("labels", {"path": "labels.csv"}, ["lending.labels.path", "{date}"]),
@@ -170,6 +207,23 @@ def test_effect_floors_of_another_metric() -> None:
         1.5, 2.0, 4.0, "importance_ratio"
     )
     assert build(broken("drift.match_weekday", True)).drift.match_weekday
+
+
+def test_floors_in_nats_are_the_defaults_where_the_metric_is_another() -> None:
+    """They judge what is PSI whatever the metric is: slices, heat maps, the place of a change."""
+    assert EffectFloors(0.2, 0.3, 0.4, "psi_nats").nats == (0.2, 0.3, 0.4)
+    assert EffectFloors(0.2, 0.3, 0.4, "jensen_shannon").nats == (0.10, 0.25, 0.50)
+
+
+@pytest.mark.parametrize(("last", "is_enough"), [("2025-01-13", False), ("2025-01-14", True)])
+def test_weekdays_are_matched_with_a_reference_that_has_each_twice(last: str, is_enough: bool) -> None:
+    mapping = broken("drift.match_weekday", True)
+    mapping["reference"]["end_date"] = last
+    if is_enough:
+        assert build(mapping).drift.match_weekday
+        return
+    with pytest.raises(ConfigError, match=r"lending\.drift\.match_weekday .*14 days or more.*13 days.*reference"):
+        build(mapping)
 
 
 def test_the_fingerprint_follows_its_sections_and_nothing_else() -> None:

@@ -301,14 +301,13 @@ def _heatmap(facts: _Facts, role: str) -> str:
     features = ranked["feature"].head(MOST_FEATURES).to_list()
     features = [f for f in role_features(facts.monitor.config, role) if f in features]
     days = list(all_days(largest["date"].min(), facts.day))  # type: ignore[arg-type]
-    floors = facts.monitor.config.drift.effect_floors
     figure = drift_heatmap(
         _grid(largest.select("feature", "date", "psi_corrected_nats").rows(), features, days),
         np.nan_to_num(_grid([(f, d, 1.0) for f, d in alerts.select("feature", "date").rows()], features, days)) > 0,
         features,
         days,
         title=_heatmap_finding(role, ranked, alerts),
-        floors=(floors.noted, floors.warning, floors.critical),
+        floors=facts.monitor.config.drift.effect_floors.nats,
     )
     note = f"Largest corrected PSI over all segments with enough requests, windows of {facts.window} days."
     hidden = ranked.height - len(features)

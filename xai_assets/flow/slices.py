@@ -144,7 +144,7 @@ class Slicer:
             np.concatenate([reference.weights, window.sample.weights]),
             np.arange(len(phi)) < len(reference.weights),
             np.concatenate([odd_keys(reference.keys), held_out]),
-            noted_nats=self.monitor.config.drift.effect_floors.noted,
+            noted_nats=self.monitor.config.drift.effect_floors.nats[0],
             searches=searches,
         )
         about = {"role": target.role, "feature": target.feature, "window_days": target.window}
