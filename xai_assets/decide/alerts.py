@@ -53,11 +53,11 @@ def fold_findings(
 
     An alert opens when its role and feature exceed on `drift.persistence.days` of the last `.of` judged days, or at
     once from severity `.at_once_from` on, is resolved after `drift.resolve_after_days` judged days without, and is
-    reported for `REPORTED_AFTER_DAYS` more. Days without rows, and days on which its segment had too few requests,
-    count neither way. Nothing that is seen on a reference day counts. A finding belongs to a running alert of the
-    same role and feature when their segments are the same or one is `overall`; a longer window that only remembers
-    what a shorter one saw and no longer sees (`is_echo`) counts as not seen; place and cause shown are those of most
-    of the last `.of` days on which it was seen, the identity (`fingerprint`) is that of the day it opened.
+    reported for `REPORTED_AFTER_DAYS` more. Days without rows, and days on which its segment had too few requests to
+    judge its feature, count neither way. Nothing that is seen on a reference day counts. A finding belongs to a running
+    alert of the same role and feature when their segments are the same or one is `overall`; a longer window that only
+    remembers what a shorter one saw and no longer sees (`is_echo`) counts as not seen; place and cause shown are those
+    of most of the last `.of` days on which it was seen, the identity (`fingerprint`) is that of the day it opened.
 
     A changed relation to the truth is believed only outside of disturbed requests: while an input is broken in one
     channel, residuals change there without the truth having changed. It has to show in another value of that
@@ -186,7 +186,7 @@ def _advance(track: _Track, finding: Finding | None, day: DayFindings, drift: Dr
         recently = [s for s in track.sightings if (day.day - s.day).days < MEMORY_DAYS]
         track.sightings = [*recently, Sighting(day.day, finding.window_days, finding.effect)]
         track.segment = _majority([f.segment for f in track.seen])
-    elif (track.role, track.segment) in (day.labels_judged if track.of_labels else day.judged):
+    elif track.feature in (day.labels_judged if track.of_labels else day.judged).get((track.role, track.segment), ()):
         track.recent = [*track.recent, False][-of:]
         track.clear_days += 1
     if track.opened_on is None and (sum(track.recent) >= drift.persistence.days or _at_once(finding, drift)):

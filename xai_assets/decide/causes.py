@@ -4,6 +4,7 @@ Belongs here: reading the input's own scores beside the attributions', and what 
 Does not belong here: severities, locations.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +121,44 @@ def effect_text(version: VersionFacts | None) -> str:
     if version.verdict == MODEL:
         return f"Most of it came with the new model version: {model} on the same rows, {rows}."
     return f"It came with the requests and with the new model version: {rows}, {model} on the same rows."
+
+
+def effect_of_difference(versions: Mapping[str, VersionFacts]) -> str:
+    """The same for the disagreement of two models, of which either may have a new version; versions: by role.
+
+    >>> effect_of_difference({"production": VersionFacts(0.0, 0.8, "model")})
+    'model'
+    """
+    verdicts = {v.verdict for v in versions.values()}
+    if not verdicts & {MODEL, BOTH}:
+        return DATA
+    return BOTH if verdicts & {DATA, BOTH} else MODEL
+
+
+def effect_text_of_difference(versions: Mapping[str, VersionFacts]) -> str:
+    """The same with its numbers, as a sentence; "" where no new version shows anything.
+
+    >>> effect_text_of_difference({"production": VersionFacts(0.02, 0.8, "model")})
+    'Most of it came with the new version of the production model: 0.80 nats on the same rows, 0.02 nats from the rows.'
+    """
+    shown = {r: v for r, v in versions.items() if v.verdict in (DATA, MODEL, BOTH)}
+    if not shown:
+        return ""
+    numbers = {
+        r: f"{v.model_effect_nats:.2f} nats on the same rows, {v.data_effect_nats:.2f} nats from the rows"
+        for r, v in shown.items()
+    }
+    each = "; ".join(f"{r} {text}" if len(shown) > 1 else text for r, text in numbers.items())
+    roles = [r for r, v in shown.items() if v.verdict in (MODEL, BOTH)]
+    who = f"the new version of the {roles[0]} model" if len(roles) == 1 else "the new versions of both models"
+    effect = effect_of_difference(shown)
+    if effect == DATA:
+        return f"It came with the requests, not with a new model version: {each}."
+    return (
+        f"It came with the requests and with {who}: {each}."
+        if effect == BOTH
+        else f"Most of it came with {who}: {each}."
+    )
 
 
 def _rose(now: float, before: float, n: float, m: float, least: float) -> bool:

@@ -5,7 +5,7 @@ Belongs here: reading one day's rows of drift scores and label scores. Does not 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -23,7 +23,9 @@ from xai_assets.decide.causes import (
     InputFacts,
     VersionFacts,
     effect_of,
+    effect_of_difference,
     effect_text,
+    effect_text_of_difference,
     fault_texts,
     input_cause,
 )
@@ -75,6 +77,11 @@ LABEL_COLUMNS = (
 """Columns of `label_scores` that `daily_findings` reads."""
 _RANK = "rank"
 ATTRIBUTION_ROLES = (*MODEL_ROLES, DIFFERENCE)
+Judged = Mapping[tuple[str, str], frozenset[str]]
+"""Features with enough requests or labels to be judged, by (role, segment); without those that have none. As a
+mapping, for the fold holds one for every day and most segments share their features."""
+Versions = Mapping[tuple[str, str], VersionFacts]
+"""What a new version of a model changed on a day, by (role, feature)."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,15 @@ class DayFindings:
     """Everything later stages need of one day.
 
     findings: at most one per role and feature, from attributions and inputs. relations: the same from labels, every
-    candidate, the strongest evidence first. judged, labels_judged: (role, segment) with enough requests or labels to
-    be judged. disturbances: what was wrong with the inputs.
+    candidate, the strongest evidence first. judged, labels_judged: what enough requests or labels were there for.
+    disturbances: what was wrong with the inputs.
     """
 
     day: date
     findings: tuple[Finding, ...] = ()
     relations: tuple[Finding, ...] = ()
-    judged: frozenset[tuple[str, str]] = frozenset()
-    labels_judged: frozenset[tuple[str, str]] = frozenset()
+    judged: Judged = field(default_factory=dict)
+    labels_judged: Judged = field(default_factory=dict)
     disturbances: tuple[Disturbance, ...] = ()
 
 
@@ -134,7 +141,7 @@ def daily_findings(
     drift: DriftConfig,
     *,
     kinds: Mapping[str, str] | None = None,
-    versions: Mapping[tuple[str, str], VersionFacts] | None = None,
+    versions: Versions | None = None,
 ) -> DayFindings:
     """Findings of one day from that day's rows alone.
 
@@ -162,22 +169,32 @@ def daily_findings(
     drifting = [(views[r], f) for r in ATTRIBUTION_ROLES if r in views for f in views[r].drifting()]
     found = [_attribution_finding(view, feature, inputs, drift) for view, feature in drifting]
     found = _fold_consequences([*found, *_unnoticed_faults(views, inputs, found, drift)])
-    found = [_told_apart(f, (versions or {}).get((f.role, f.feature))) for f in found]
+    found = [_told_apart(f, versions or {}) for f in found]
     relations = [f for r in MODEL_ROLES if r in label_views for f in _relations(label_views[r])]
     return DayFindings(
         day=day,
         findings=tuple(found),
         relations=tuple(sorted(relations, key=lambda f: (-f.evidence, f.role, f.feature))),
-        judged=frozenset((r, s) for r, view in views.items() for s in view.judged_segments()),
-        labels_judged=frozenset((r, s) for r, view in label_views.items() for s in view.judged_segments()),
+        judged=_judged(views),
+        labels_judged=_judged(label_views),
         disturbances=tuple(inputs.disturbances()) if inputs else (),
     )
 
 
-def _told_apart(finding: Finding, version: VersionFacts | None) -> Finding:
-    """The finding with what it came with: the data, a new version of the model, or both."""
-    detail = f"{finding.detail} {effect_text(version)}".rstrip()
-    return replace(finding, effect_of=effect_of(version), detail=detail)
+def _told_apart(finding: Finding, versions: Versions) -> Finding:
+    """The finding with what it came with: the data, a new version of the model (of either for their difference), or
+    both."""
+    if finding.role == DIFFERENCE:
+        of = {r: versions[r, finding.feature] for r in MODEL_ROLES if (r, finding.feature) in versions}
+        effect, text = effect_of_difference(of), effect_text_of_difference(of)
+    else:
+        version = versions.get((finding.role, finding.feature))
+        effect, text = effect_of(version), effect_text(version)
+    return replace(finding, effect_of=effect, detail=f"{finding.detail} {text}".rstrip())
+
+
+def _judged(views: "Mapping[str, _View]") -> Judged:
+    return {(role, s): features for role, view in views.items() for s, features in view.judged()}
 
 
 class _View:
@@ -229,8 +246,14 @@ class _View:
         loud = np.any((self.at >= 0) & (self.ranks[self.at] >= severity_rank("noted")), axis=0).tolist()
         return [f for f, x in zip(self.features, loud, strict=True) if x]
 
-    def judged_segments(self) -> list[str]:
-        return [s for s, found in zip(self.segments, np.any(self.at >= 0, axis=1).tolist(), strict=True) if found]
+    def judged(self) -> list[tuple[str, frozenset[str]]]:
+        """Per segment the features that are judged there, where any is; equal sets are one object."""
+        sets: dict[frozenset[str], frozenset[str]] = {}
+        found = []
+        for segment, there in zip(self.segments, (self.at >= 0).tolist(), strict=True):
+            features = frozenset(f for f, x in zip(self.features, there, strict=True) if x)
+            found.append((segment, sets.setdefault(features, features)))
+        return [(segment, features) for segment, features in found if features]
 
 
 def _views(columns: Columns, wanted: Sequence[str]) -> dict[str, _View]:

@@ -137,8 +137,8 @@ def grade_labels(scores: Columns, drift: DriftConfig, threshold: Threshold) -> d
 
     A row is at least noted where its evidence reaches the threshold and `residual_shift` reaches one of
     `LABEL_FLOORS`; with metric `mae` the floors are multiplied by the reference's mean absolute error, taken from the
-    row of feature `*`. It is `insufficient` with fewer than `drift.min_effective_rows` labels, or where the reference
-    cannot say what is normal.
+    row of feature `*`. It is `insufficient` with fewer than `drift.min_effective_rows` labels, where no cell has enough
+    of them to compare, or where the reference cannot say what is normal.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def grade_labels(scores: Columns, drift: DriftConfig, threshold: Threshold) -> d
     how = _how(threshold)
     rules = (
         (few, f"fewer than {drift.min_effective_rows} labels in the window", 0),
-        (undefined, "too few labels per cell to compare", 1),
+        (undefined, "too few labels per cell to compare", 0),
         (unknown, _why_unknown(threshold, "labels"), 0),
         (~loud & (level == 0), "evidence and change of residuals are below their limits", 1),
         (~loud, f"evidence is below the alarm threshold ({how})", 1),

@@ -24,7 +24,7 @@ from xai_assets.flow.refusals import explain_accepted
 from xai_assets.flow.slice_rows import attributions_of, draw_day, is_stored, reference_sample
 from xai_assets.lake.tables import VERSION_EFFECTS
 from xai_assets.records import Float32, Float64
-from xai_assets.stats.version_effects import MIN_ROWS, VersionEffect, version_effects
+from xai_assets.stats.version_effects import MIN_ROWS, MOST_REFUSED, VersionEffect, version_effects
 
 TABLE = "version_effects"
 SAMPLE_ROWS = 5_000
@@ -79,16 +79,16 @@ class VersionJudge:
             return DayEffects(nothing, "no effects: the rows of the reference days are not stored any more")
         if not is_stored(Provenance(self.monitor), day):
             return DayEffects(nothing, "no effects: the rows of the day are not stored any more")
-        parts = [nothing, *(self._role(role, day, reference) for role in self.monitor.config.roles_with_previous)]
-        frame = pl.concat(parts)
-        return DayEffects(frame, _note(frame))
+        parts = [self._role(role, day, reference) for role in self.monitor.config.roles_with_previous]
+        frame = pl.concat([nothing, *(part.frame for part in parts)])
+        return DayEffects(frame, "; ".join([_note(frame), *(part.note for part in parts if part.note)]))
 
-    def _role(self, role: str, day: date, reference: _Reference) -> pl.DataFrame:
-        """One row per feature; none where a side has fewer than `MIN_ROWS` effective requests."""
+    def _role(self, role: str, day: date, reference: _Reference) -> DayEffects:
+        """One row per feature; none where a side has fewer than `MIN_ROWS` effective requests. Note: refusals."""
         names, floors = self.monitor.config.feature_names, self.monitor.config.drift.effect_floors
         sample = draw_day(self.monitor, day, SAMPLE_ROWS)
         if min(sample.facts.height, reference.frame.height) < MIN_ROWS:
-            return pl.DataFrame(schema=VERSION_EFFECTS.schema)
+            return DayEffects(pl.DataFrame(schema=VERSION_EFFECTS.schema), "")
         found = version_effects(
             self._reference_attributions(role, reference),
             self._explained(role, sample.values),
@@ -99,7 +99,8 @@ class VersionJudge:
             floor_nats=floors.noted if floors.metric == "psi_corrected_nats" else EffectFloors().noted,
         )
         versions = (self.monitor.previous_model(role).version, self.monitor.model(role).version)
-        return _rows(role, found, (sample.facts.height, reference.frame.height), versions)
+        frame = _rows(role, found, (sample.facts.height, reference.frame.height), versions)
+        return DayEffects(frame, _refusals(role, found))
 
     @cached_property
     def _reference(self) -> _Reference | None:
@@ -144,3 +145,16 @@ def _note(frame: pl.DataFrame) -> str:
         return f"insufficient: fewer than {MIN_ROWS} explained requests of the day or of the reference"
     counts = {verdict: int((frame["verdict"] == verdict).sum()) for verdict in ("data", "model", "both", "none")}
     return ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
+
+
+def _refusals(role: str, found: Sequence[VersionEffect]) -> str:
+    """What the versions of a role refuse of the day's and the reference's requests; "" where they refuse none."""
+    most = max(found, key=lambda e: (abs(e.refused_after - e.refused_old_model), e.refused_before), default=None)
+    if most is None or max(most.refused_before, most.refused_old_model, most.refused_after) == 0:
+        return ""
+    old, new, before = (f"{100 * x:.1f} %" for x in (most.refused_old_model, most.refused_after, most.refused_before))
+    text = f"{role}: the earlier version refuses {old} of the day's requests, the new one {new}"
+    text += f"; of the reference's the earlier one {before}"
+    if not most.is_comparable:
+        text += f"; no verdict, for these differ by more than {MOST_REFUSED:.0%}".replace("%", " %")
+    return text

@@ -16,10 +16,14 @@ the quadratic form Δᵀ diag(1/p̄) Δ, whose mean is the trace and whose quant
 independent samples the same two formulas give the well-known (k−1)(1/n + 1/m) and its χ² with k−1 degrees of freedom.
 In simulations without any effect (2000 each; 300 and 2000 requests; versions that share 0, 90 and 99.9 % of their
 variance) 0 to 0.35 % exceed the limit of one in a thousand.
+
+A request that a version refuses has no attributions, which says nothing about how they changed. So only requests that
+both versions explain are compared; refusals are counted apart, and where the versions refuse quite different shares of
+the same requests, what is left is no fair sample and there is no verdict.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +41,8 @@ CHANCE = 1e-3
 """An effect counts only where chance alone gives one of its size less often than this."""
 MIN_ROWS = 30
 """Effective requests on a side below which nothing is said."""
+MOST_REFUSED = 0.05
+"""Difference of the versions' shares of refused requests, of the same ones, above which there is no verdict."""
 
 _Values = npt.NDArray[np.floating[Any]]
 
@@ -48,7 +54,10 @@ class VersionEffect:
     data_effect_nats, model_effect_nats, total_effect_nats: PSI less what chance gives, never below 0. They do not add
     up: PSI is no distance, and the two effects may cancel. data_limit_nats, model_limit_nats: what chance alone stays
     below, all but `CHANCE` of the time. importances: mean |φ| of the old version on the old rows, the old version on
-    the new rows, the new version on the new rows; margin units. verdict: data, model, both or none.
+    the new rows, the new version on the new rows; margin units. refused_before, refused_old_model, refused_after:
+    share of the weight without attributions in the same three sets, 0–1. All else is of the requests that have some:
+    of the new rows those that both versions explain. Effects and limits are NaN where fewer than `MIN_ROWS` effective
+    requests are left. verdict: data, model, both or none.
     """
 
     feature: str
@@ -60,7 +69,15 @@ class VersionEffect:
     importance_before: float
     importance_old_model: float
     importance_after: float
+    refused_before: float
+    refused_old_model: float
+    refused_after: float
     verdict: str
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the two versions explain about the same of the new rows (`MOST_REFUSED`)."""
+        return abs(self.refused_after - self.refused_old_model) <= MOST_REFUSED
 
 
 def version_effects(
@@ -119,24 +136,41 @@ def version_effects(
 def _one_feature(
     name: str, columns: tuple[_Values, _Values, _Values], w: Float64, v: Float64, floor: float
 ) -> VersionEffect:
-    edges = reference_edges(name, columns[0], w)
-    first, second, third = (cell_numbers(edges, c) for c in columns)
-    data, data_limit = independent_effect(first, w, second, v, edges.cells)
-    model, model_limit = paired_effect(second, third, v, edges.cells)
-    total, _ = independent_effect(first, w, third, v, edges.cells)
-    by_rows, by_version = data >= max(floor, data_limit), model >= max(floor, model_limit)
-    return VersionEffect(
+    old, pairs = np.isfinite(columns[0]), np.isfinite(columns[1]) & np.isfinite(columns[2])
+    rows = (columns[0][old], columns[1][pairs], columns[2][pairs])
+    kept, compared = w[old], v[pairs]
+    enough = min(effective_rows(kept, kept**2), effective_rows(compared, compared**2)) >= MIN_ROWS
+    (data, data_limit), (model, model_limit), (total, _) = (
+        _effects(name, rows, kept, compared) if enough else [(np.nan, np.nan)] * 3
+    )
+    effect = VersionEffect(
         feature=name,
         data_effect_nats=data,
         model_effect_nats=model,
         total_effect_nats=total,
         data_limit_nats=data_limit,
         model_limit_nats=model_limit,
-        importance_before=_importance(columns[0], w),
-        importance_old_model=_importance(columns[1], v),
-        importance_after=_importance(columns[2], v),
-        verdict=_verdict(by_rows=by_rows, by_version=by_version),
+        importance_before=_importance(rows[0], kept),
+        importance_old_model=_importance(rows[1], compared),
+        importance_after=_importance(rows[2], compared),
+        refused_before=_refused(columns[0], w),
+        refused_old_model=_refused(columns[1], v),
+        refused_after=_refused(columns[2], v),
+        verdict=NONE,
     )
+    by_rows, by_version = data >= max(floor, data_limit), model >= max(floor, model_limit)
+    return replace(effect, verdict=_verdict(by_rows=by_rows, by_version=by_version)) if effect.is_comparable else effect
+
+
+def _effects(name: str, rows: tuple[_Values, _Values, _Values], w: Float64, v: Float64) -> list[tuple[float, float]]:
+    """Effect and limit of the rows, of the version, and of both; every value is finite."""
+    edges = reference_edges(name, rows[0], w)
+    first, second, third = (cell_numbers(edges, c) for c in rows)
+    return [
+        independent_effect(first, w, second, v, edges.cells),
+        paired_effect(second, third, v, edges.cells),
+        independent_effect(first, w, third, v, edges.cells),
+    ]
 
 
 def _verdict(*, by_rows: bool, by_version: bool) -> str:
@@ -219,6 +253,11 @@ def _importance(values: _Values, weights: Float64) -> float:
     finite = np.isfinite(values)
     total = float(weights[finite].sum())
     return float(np.abs(values[finite].astype(np.float64)) @ weights[finite]) / total if total > 0 else float("nan")
+
+
+def _refused(values: _Values, weights: Float64) -> float:
+    """Share of the weight without a value, 0–1."""
+    return float(weights[~np.isfinite(values)].sum() / weights.sum())
 
 
 def _weights(weights: _Values | None, rows: int) -> Float64:

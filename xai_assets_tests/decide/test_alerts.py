@@ -19,6 +19,7 @@ START = date(2025, 2, 1)
 DRIFT = DriftConfig()
 TWO_OF_THREE = DriftConfig(persistence=Persistence(2, 3, "never"))
 SEGMENTS = ("overall", "channel=web", "channel=broker", "region=north")
+FEATURES = frozenset(("income", "age", "debt", "*"))
 FINDING = Finding(
     role="production",
     feature="income",
@@ -40,7 +41,7 @@ RELATION = replace(
 def _day(offset: int, *findings: Finding, judged: Sequence[str] = SEGMENTS, **more: object) -> DayFindings:
     day = START + timedelta(days=offset)
     roles = ("production", "experimental", "difference", "input")
-    all_judged = frozenset((r, s) for r in roles for s in judged)
+    all_judged = {(r, s): FEATURES for r in roles for s in judged}
     return DayFindings(day, tuple(findings), judged=all_judged, labels_judged=all_judged, **more)  # type: ignore[arg-type]
 
 
@@ -214,6 +215,21 @@ def test_what_is_only_noted_waits_for_a_second_day(severity: str, opens_on: int)
     assert next(i for i in range(3) if _fold(days, i)) == opens_on
     noted_at_once = DriftConfig(persistence=Persistence(2, 3, "noted"))
     assert _fold(days, 0, noted_at_once)
+
+
+@pytest.mark.parametrize(
+    "judged, state",
+    [(FEATURES, "resolved"), (frozenset({"*", "income"}), "ongoing"), (frozenset({"*", "age"}), "resolved")],
+)
+def test_only_its_own_feature_clears_an_alert(judged: frozenset[str], state: str) -> None:
+    """Label rows of other features, `*` among them, say nothing about this one's relation."""
+    later = [replace(_day(i), labels_judged={("production", s): judged for s in SEGMENTS}) for i in range(1, 4)]
+    (alert,) = _fold([_day(0, relations=(RELATION,)), *later], 3)
+    assert (alert.feature, alert.state) == ("age", state)
+    finding = replace(FINDING, feature="age")
+    later = [replace(_day(i), judged={("production", s): judged for s in SEGMENTS}) for i in range(1, 4)]
+    (alert,) = _fold([_day(0, finding), *later], 3)
+    assert alert.state == state
 
 
 def test_places_that_are_not_nested_are_separate_alerts() -> None:

@@ -95,7 +95,8 @@ def test_healthy_rows_give_no_findings_but_are_judged() -> None:
     assert found.findings == ()
     assert found.disturbances == ()
     assert ("production", "channel=web") in found.judged
-    assert found.labels_judged == frozenset()
+    assert found.judged["production", "channel=web"] == set(FEATURES)
+    assert found.labels_judged == {}
 
 
 def test_a_broken_input_is_named_with_its_place() -> None:
@@ -330,7 +331,15 @@ def test_a_changed_relation_with_the_strongest_first() -> None:
     ]
     detail = "residuals changed by 0.15 (evidence 18.0, alarm from 5.1), AUC 0.8 → 0.7."
     assert found.relations[0].detail == detail
-    assert found.labels_judged == frozenset(("production", s) for s in SEGMENTS)
+    assert found.labels_judged == {("production", s): {*FEATURES, "*"} for s in SEGMENTS}
+
+
+def test_a_feature_that_cannot_be_compared_is_not_judged() -> None:
+    rows = _labels({})
+    of_age = [f == "age" for f in rows["feature"]]
+    rows["severity"] = ["insufficient" if x else s for s, x in zip(rows["severity"], of_age, strict=True)]
+    found = daily_findings(DAY, None, rows, DRIFT).labels_judged
+    assert found == {("production", s): {"income", "debt", "*"} for s in SEGMENTS}
 
 
 def test_the_level_of_all_is_named_only_where_no_feature_is() -> None:
@@ -367,6 +376,31 @@ def test_a_new_version_is_told_where_it_moved_the_feature() -> None:
     assert told["production", "age"].effect_of == "data", "what shows no effect of either came with the data"
     assert told["experimental", "income"].effect_of == "data", "another role has versions of its own"
     assert "version" not in told["production", "age"].detail + told["experimental", "income"].detail
+
+
+@pytest.mark.parametrize(
+    "verdicts, effect, end",
+    [
+        (("model",), "model", "the new version of the production model: 0.81 nats on the same rows, 0.02 nats from"),
+        (("model", "none"), "model", "Most of it came with the new version of the production model: 0.81 nats on"),
+        (("none", "model"), "model", "Most of it came with the new version of the experimental model: 0.81 nats on"),
+        (("model", "model"), "model", "the new versions of both models: production 0.81 nats on the same rows, 0.02"),
+        (("model", "data"), "both", "It came with the requests and with the new version of the production model: pro"),
+        (("both", "none"), "both", "It came with the requests and with the new version of the production model: 0.81"),
+        (("both", "both"), "both", "It came with the requests and with the new versions of both models: production"),
+        (("data", "none"), "data", "It came with the requests, not with a new model version: 0.81 nats on the same"),
+        (("none", "none"), "data", ""),
+        ((), "data", ""),
+    ],
+)
+def test_a_new_version_of_either_model_moves_their_difference(verdicts: tuple[str, ...], effect: str, end: str) -> None:
+    roles = zip(("production", "experimental"), verdicts, strict=False)
+    versions = {(role, "income"): VersionFacts(0.02, 0.81, verdict) for role, verdict in roles}
+    versions["production", "age"] = VersionFacts(0.02, 0.81, "model")
+    (finding,) = daily_findings(DAY, _rows(_drift("difference", "income")), None, DRIFT, versions=versions).findings
+    assert (finding.role, finding.effect_of) == ("difference", effect)
+    assert end in finding.detail
+    assert ("version" in finding.detail) == bool(end)
 
 
 def test_a_changed_relation_came_with_the_truth() -> None:

@@ -271,7 +271,7 @@ def test_label_floors() -> None:
         ({"evidence": 6.0}, "warning", "evidence over the threshold"),
         ({"evidence": 0.3, "residual_shift": 0.0}, "none", "are below their limits"),
         ({"evidence": NAN}, "insufficient", "too few labels, or too few days of the reference"),
-        ({"residual_shift": NAN, "evidence": NAN}, "none", "too few labels per cell"),
+        ({"residual_shift": NAN, "evidence": NAN}, "insufficient", "too few labels per cell"),
         ({"feature": "*"}, "warning", "evidence over the threshold"),
     ],
 )

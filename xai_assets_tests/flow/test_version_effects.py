@@ -137,6 +137,35 @@ def test_the_same_version_has_no_model_effect_at_all(monitor: Monitor) -> None:
     assert set(found["verdict"]) == {"data", "none"}
 
 
+@pytest.mark.parametrize("every, said", [(50, ""), (10, "no verdict, for these differ by more than 5 %")])
+def test_refused_requests_are_counted_apart_and_are_no_effect(monitor: Monitor, every: int, said: str) -> None:
+    lake, name, table = monitor.lake, monitor.name, "production_attributions"
+    stored, footer = lake.read(table, name, day(CLEAN)), lake.metadata(table, name, day(CLEAN))
+    refused = pl.int_range(pl.len()) % every == 0
+    phi = pl.selectors.starts_with("phi_")
+    lake.write(
+        table,
+        name,
+        day(CLEAN),
+        stored.with_columns(pl.when(refused).then(None).otherwise(phi).name.keep()),
+        {"provenance": footer["provenance"]},
+    )
+    same = with_previous(monitor, monitor.config.models.production.path)
+    found = VersionJudge(same).effects(day(CLEAN))
+    share = -(-stored.height // every) / stored.height
+    assert set(found.frame["model_effect_nats"]) == {0.0}
+    assert set(found.frame["verdict"]) == {"none"}
+    assert f"earlier version refuses 0.0 % of the day's requests, the new one {100 * share:.1f} %" in found.note
+    assert ("no verdict" in found.note) == bool(said)
+    assert said in found.note
+    other = VersionJudge(monitor).effects(day(CLEAN)).frame
+    assert verdicts(other)[NEW] == ("none" if said else "model")
+
+
+def test_without_refusals_the_note_does_not_speak_of_them(monitor: Monitor) -> None:
+    assert "refuses" not in VersionJudge(monitor).effects(day(CLEAN)).note
+
+
 def test_days_are_the_same_whatever_was_judged_before_them(monitor: Monitor) -> None:
     judge = VersionJudge(monitor)
     judge.effects(day(CLEAN))

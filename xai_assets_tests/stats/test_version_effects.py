@@ -155,7 +155,6 @@ Change = Callable[[np.ndarray], np.ndarray]
         (lambda x: x + 1.5, lambda phi: phi, "data"),
         (lambda x: x, lambda phi: 2.5 * phi, "model"),
         (lambda x: x, lambda phi: 0 * phi, "model"),
-        (lambda x: x, lambda phi: np.full_like(phi, np.nan), "model"),
         (lambda x: x + 1.5, lambda phi: -phi, "both"),
         # A change of 3 % of the scale is real on the same rows, and too small to matter.
         (lambda x: x, lambda phi: 1.03 * phi, "none"),
@@ -166,6 +165,54 @@ def test_verdicts(rows: Change, version: Change, verdict: str) -> None:
     before, now = _sample(rng, 3_000), rows(_sample(rng, 2_000))
     (effect,) = version_effects(before, now, version(now), ["x"])
     assert effect.verdict == verdict
+
+
+def _refused(values: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """The same with NaN in that share of the rows, as a version gives it that refuses them."""
+    found = values.copy()
+    found[np.random.default_rng(seed).permutation(len(values))[: round(share * len(values))]] = np.nan
+    return found
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.06, 0.5, 1.0])
+@pytest.mark.parametrize("side", ["old rows", "old version", "new version"])
+def test_refusals_of_the_same_model_are_no_effect(share: float, side: str) -> None:
+    rng = np.random.default_rng(14)
+    before, now = _sample(rng, 3_000), _sample(rng, 2_000)
+    sets = {"old rows": before, "old version": now, "new version": now.copy()}
+    sets[side] = _refused(sets[side], share)
+    (effect,) = version_effects(*sets.values(), ["x"])
+    assert effect.verdict == "none"
+    if share < 1.0:
+        assert effect.model_effect_nats == 0.0
+        assert effect.data_effect_nats == effect.total_effect_nats < 0.02
+    else:
+        assert np.isnan([effect.model_effect_nats, effect.data_effect_nats, effect.total_effect_nats]).all()
+    counted = (effect.refused_before, effect.refused_old_model, effect.refused_after)
+    assert counted == tuple(pytest.approx(share if name == side else 0.0) for name in sets)
+
+
+@pytest.mark.parametrize("share, verdict", [(0.0, "model"), (0.05, "model"), (0.06, "none")])
+def test_versions_that_refuse_different_requests_are_compared_on_what_both_explain(share: float, verdict: str) -> None:
+    rng = np.random.default_rng(15)
+    before, now = _sample(rng, 3_000), _sample(rng, 2_000)
+    (effect,) = version_effects(before, now, _refused(2.5 * now, share), ["x"])
+    assert effect.verdict == verdict
+    assert effect.is_comparable == (verdict == "model")
+    both = np.isfinite(_refused(now, share))[:, 0]
+    (plain,) = version_effects(before, now[both], 2.5 * now[both], ["x"])
+    assert effect.model_effect_nats == plain.model_effect_nats
+    assert effect.importance_after == plain.importance_after
+
+
+def test_refusals_weigh_as_their_requests_do() -> None:
+    rng = np.random.default_rng(16)
+    before, now = _sample(rng, 500), _sample(rng, 400)
+    weights, after = np.r_[np.full(10, 4.0), np.ones(390)], now.copy()
+    after[:10] = np.nan
+    (effect,) = version_effects(before, now, after, ["x"], new_weights=weights)
+    assert effect.refused_after == pytest.approx(40 / 430)
+    assert not effect.is_comparable, "2.5 % of the rows, but 9 % of the requests"
 
 
 def test_for_normal_attributions_the_effects_are_those_of_theory() -> None:
