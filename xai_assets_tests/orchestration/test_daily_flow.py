@@ -11,7 +11,7 @@ import pytest
 
 from xai_assets.config import MonitorConfig
 from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.provenance import DAILY_TABLES
+from xai_assets.flow.provenance import DAILY_TABLES, Provenance
 from xai_assets.flow.retention import apply_retention
 from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
 from xai_assets.orchestration.sensors import ATTEMPTS
@@ -260,17 +260,22 @@ def test_a_reference_day_without_a_file_is_noted_and_the_monitor_starts(
     assert deployment.lake.days("recommendations", "lending") == [day(i) for i in range(1, DAYS + 1)]
 
 
-def test_what_is_past_retention_makes_nothing_stale(deploy: Deploy, lending: Configure) -> None:
+def test_what_is_past_retention_makes_nothing_stale_until_it_is_graded_otherwise(
+    deploy: Deploy, lending: Configure, source: Path
+) -> None:
     kept = {"replay_log_days": 8, "quarantine_days": 7, "divergence_set_days": 7, "attributions_days": 7}
-    deployment = deploy(
-        lending(
+
+    def with_budget(budget: str) -> Deployment:
+        config = lending(
             reference={"start_date": day(1), "end_date": day(2)},
-            drift={"windows_days": [1, 3]},
+            drift={"windows_days": [1, 3], "alarm_budget": budget},
             labels={"complete_after_days": 2},
             remediation={"mode": "observe", "train_window_days": 3},
             retention=kept,
         )
-    )
+        return deploy(config)
+
+    deployment = with_budget("1 per 30 days")
     settle(deployment)
     before = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
     deleted = apply_retention(Monitor(deployment.config, deployment.lake))
@@ -280,6 +285,21 @@ def test_what_is_past_retention_makes_nothing_stale(deploy: Deploy, lending: Con
     deployment.run(day(1), day(DAYS))
     after = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
     assert after == before
+
+    # All days are graded by the new budget, those without rows and without files too.
+    log(source, 4).unlink()
+    apply_retention(Monitor(deployment.config, deployment.lake))
+    assert not deployment.lake.exists("replay_log", "lending", day(4))
+    deployment = with_budget("1 per 10 days")
+    settle(deployment)
+    provenance = Provenance(Monitor(deployment.config, deployment.lake))
+    for table in ("drift_scores", "label_scores", "drift_alerts", "recommendations"):
+        for i in range(1, DAYS + 1):
+            assert provenance.stored(table, day(i)) is not None
+            assert provenance.stored(table, day(i)) == provenance.expected(table, day(i)), (table, i)
+    assert {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t, i in before if "histograms" in t} == {
+        key: rows for key, rows in before.items() if "histograms" in key[0]
+    }
 
 
 def test_a_profile_is_never_made_of_another_model_s_attributions(
