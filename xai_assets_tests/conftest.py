@@ -48,6 +48,7 @@ def lending_attributes(**changes: Any) -> dict[str, Any]:
     attributes["reference"] = {"start_date": FIRST_DATE, "end_date": FIRST_DATE + timedelta(days=REFERENCE_DAYS - 1)}
     attributes["labels"]["complete_after_days"] = 7
     attributes["end_date"] = last
+    attributes["explanation"] = {"quality_sample_rows": 20}  # measured in every run of every test
     for section, values in changes.items():
         attributes[section] = {**attributes.get(section, {}), **values} if isinstance(values, dict) else values
     return attributes
