@@ -4,14 +4,17 @@ Belongs here: X², its degrees of freedom, the size of a comparison. Does not be
 is wrong (see `dispersion`), distances (see `drift`).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from xai_assets.records import Float64
+from xai_assets.records import Float64, Int64
 from xai_assets.stats.drift import Counts
 
 EXPECTED_PER_CELL = 5.0
 """Cells are joined until this many requests are expected in each (Cochran 1954): one request in a cell that the
 reference never used would alone give X² = m/n."""
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def homogeneity(
@@ -44,51 +47,90 @@ def homogeneity(
     Source: Pearson (1911), on effective counts as in Rao and Scott (1981).
     """
     q, p = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
-    m, n = np.asarray(n_effective_reference, dtype=np.float64), np.asarray(n_effective, dtype=np.float64)
     guide = q if cells_from is None else np.asarray(cells_from, dtype=np.float64)
     shape = np.broadcast_shapes(q.shape, p.shape, guide.shape)
-    order = np.broadcast_to(np.argsort(guide, axis=-1, kind="stable"), shape)
-    of_q, of_p, of_guide = (
-        np.take_along_axis(np.broadcast_to(_share(a), shape), order, axis=-1) for a in (q, p, guide)
-    )
-    return _grouped(of_q, of_p, of_guide, np.broadcast_to(m, shape[:-1]), np.broadcast_to(n, shape[:-1]))
+    of_q, of_p = (np.moveaxis(np.broadcast_to(a, shape), -1, 0) for a in (q, p))
+    of_guide = np.moveaxis(guide.reshape((1,) * (len(shape) - guide.ndim) + guide.shape), -1, 0)
+    grouping = grouping_of(of_q, n_effective_reference, cells_from=of_guide)
+    return grouped_homogeneity(grouping, of_p, n_effective)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The reference of `homogeneity` with its cells in the order in which they are joined, prepared for many windows.
+
+    order: positions in the flattened counts [k, ...]; share, guide: shares of reference and guide in that order,
+    [k, ...]; n: effective number of requests of the reference, [...].
+    """
+
+    order: Int64
+    share: Float64
+    guide: Float64
+    n: Float64
+
+
+def grouping_of(reference: Float64, n_effective: Counts, *, cells_from: Float64 | None = None) -> Grouping:
+    """Prepare a reference, cells first: weighted counts [k, ...], effective numbers of requests [...]; cells_from
+    may broadcast."""
+    guide = reference if cells_from is None else cells_from
+    inner = np.arange(reference[0].size, dtype=np.int64).reshape(reference.shape[1:])
+    order = np.argsort(guide, axis=0, kind="stable") * inner.size + inner
+    share = _share(reference).take(order)
+    of_guide = share if cells_from is None else np.broadcast_to(_share(guide), share.shape).take(order)
+    return Grouping(order, share, of_guide, np.broadcast_to(np.asarray(n_effective, dtype=np.float64), share.shape[1:]))
+
+
+def grouped_homogeneity(grouping: Grouping, current: Float64, n_effective: Counts) -> tuple[Float64, Float64]:
+    """`homogeneity` of a window, cells first: weighted counts [k, ...], effective numbers of requests [...]."""
+    p = _share(current).take(grouping.order)
+    n = np.broadcast_to(np.asarray(n_effective, dtype=np.float64), p.shape[1:])
+    return _grouped(grouping.share, p, grouping.guide, grouping.n, n)
 
 
 def _grouped(q: Float64, p: Float64, guide: Float64, m: Float64, n: Float64) -> tuple[Float64, Float64]:
-    """X² and degrees of freedom over groups of neighbouring cells (the rarest first), shares in."""
-    open_q, open_p, open_e = np.zeros_like(n), np.zeros_like(n), np.zeros_like(n)
-    last_q, last_p = np.zeros_like(n), np.zeros_like(n)
-    total, groups = np.zeros_like(n), np.zeros_like(n)
-    for j in range(q.shape[-1]):
-        open_q, open_p, open_e = open_q + q[..., j], open_p + p[..., j], open_e + n * guide[..., j]
+    """X² and degrees of freedom over groups of neighbouring cells (the rarest first), shares in, cells first."""
+    expected = n * guide
+    open_q, open_p, open_e, last_q, last_p = (np.zeros(n.shape) for _ in range(5))
+    closed_q, closed_p = np.empty(q.shape), np.empty(q.shape)  # what the group holds that ends at a cell, else 0
+    groups = np.zeros(n.shape)
+    for j in range(len(q)):
+        open_q += q[j]
+        open_p += p[j]
+        open_e += expected[j]
         full = open_e >= EXPECTED_PER_CELL * (1.0 - 1e-9)  # sums of shares round
-        total += np.where(full, _term(open_q, open_p, m, n), 0.0)
         groups += full
-        last_q, last_p = np.where(full, open_q, last_q), np.where(full, open_p, last_p)
-        open_q, open_p, open_e = (np.where(full, 0.0, a) for a in (open_q, open_p, open_e))
+        np.multiply(open_q, full, out=closed_q[j, ...])
+        np.multiply(open_p, full, out=closed_p[j, ...])
+        np.copyto(last_q, open_q, where=full)
+        np.copyto(last_p, open_p, where=full)
+        for rest in (open_q, open_p, open_e):
+            rest *= ~full
     # What is left over at the end joins the last group.
     joined = _term(last_q + open_q, last_p + open_p, m, n)
-    total = total - _term(last_q, last_p, m, n) + joined
-    scale = np.divide(n * m, n + m, out=np.zeros_like(n), where=n + m > 0)
-    total = np.where(groups >= 2, np.maximum(total, 0.0), _two_cells(q[..., -1], p[..., -1], m, n))
+    total = _term(closed_q, closed_p, m, n).sum(axis=0) - _term(last_q, last_p, m, n) + joined
+    scale = np.divide(n * m, n + m, out=np.zeros(n.shape), where=n + m > 0)
+    total = np.where(groups >= 2, np.maximum(total, 0.0), _two_cells(q[-1], p[-1], m, n))
     return np.where((n > 0) & (m > 0), scale * total, np.nan), np.maximum(groups - 1.0, 1.0)
 
 
 def _two_cells(q: Float64, p: Float64, m: Float64, n: Float64) -> Float64:
     """The same sum over the most common cell and the rest, shares of the former in."""
-    pooled = np.divide(n * p + m * q, n + m, out=np.ones_like(n), where=n + m > 0)
-    least = np.divide(EXPECTED_PER_CELL, n, out=np.ones_like(n), where=n > 0)
+    pooled = np.divide(n * p + m * q, n + m, out=np.ones(n.shape), where=n + m > 0)
+    least = np.divide(EXPECTED_PER_CELL, n, out=np.ones(n.shape), where=n > 0)
     return np.asarray((p - q) ** 2 * (1.0 / np.maximum(pooled, least) + 1.0 / np.maximum(1.0 - pooled, least)))
 
 
 def _term(q: Float64, p: Float64, m: Float64, n: Float64) -> Float64:
-    pooled = np.divide(n * p + m * q, n + m, out=np.zeros_like(n), where=n + m > 0)
-    return np.asarray(np.divide((p - q) ** 2, pooled, out=np.zeros_like(n), where=pooled > 0))
+    """(p − q)² over the pooled share; 0 where nothing is pooled."""
+    both = n + m
+    pooled = (n * p + m * q) / np.where(both > 0, both, 1.0)
+    return np.asarray((p - q) ** 2 / np.maximum(pooled, _TINY))
 
 
 def _share(counts: Float64) -> Float64:
-    total = counts.sum(axis=-1, keepdims=True)
-    return np.asarray(np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0))
+    """Shares [k, ...]; zeros where there is no weight."""
+    total = counts.sum(axis=0)
+    return np.asarray(counts / np.where(total > 0, total, 1.0))
 
 
 def comparison_size(n: Counts, m: Counts, day_share: Counts, day_share_reference: Counts) -> Float64:

@@ -16,7 +16,7 @@ from xai_assets.records import OVERALL, VALUE_ROLES, WHOLE, Edges, Float64, Hist
 from xai_assets.stats import drift
 from xai_assets.stats.dispersion import Dispersion, evidence
 from xai_assets.stats.histograms import align_segments
-from xai_assets.stats.homogeneity import comparison_size, homogeneity
+from xai_assets.stats.homogeneity import Grouping, comparison_size, grouped_homogeneity, grouping_of
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -39,11 +39,12 @@ class Normal:
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of the comparison. weight, cell_means: [S, d, K]; the others: [S, d]. mean, variance: of what is not
-    null."""
+    """One side of the comparison; cells first: weight, weight_squared and histogram [K, S, d], the others [S, d].
+    mean, variance: of what is not null. rest: everybody outside each segment; None without `overall`."""
 
     weight: Float64
-    cell_means: Float64
+    histogram: drift.Histogram
+    rest: drift.Histogram | None
     n: Float64
     row_count: Float64
     importance: Float64
@@ -51,6 +52,35 @@ class _Side:
     outside_share: Float64
     mean: Float64
     variance: Float64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference of one role, prepared once and compared with many windows (`prepare`, `score_window`)."""
+
+    block: HistogramBlock
+    edges: Sequence[Edges]
+    role: str
+    side: _Side
+    grouping: Grouping
+    segment_column: npt.NDArray[Any]
+    feature_column: npt.NDArray[Any]
+
+
+def prepare(block: HistogramBlock, edges: Sequence[Edges], role: str) -> Reference:
+    """What scores need of a reference, computed once. Raises StatisticsError where borders and block do not fit."""
+    _check(block, block, edges)
+    side = _side(block, edges, role)
+    rows = len(block.features) + 1
+    return Reference(
+        block,
+        edges,
+        role,
+        side,
+        grouping_of(side.weight, side.n),
+        np.repeat(np.array(block.segments, dtype=object), rows),
+        np.tile(np.array([*block.features, WHOLE], dtype=object), len(block.segments)),
+    )
 
 
 def score_blocks(
@@ -91,12 +121,23 @@ def score_blocks(
         Where features or cells of blocks and borders do not fit.
     """
     _check(reference, current, edges)
-    segments = reference.segments + tuple(s for s in current.segments if s not in set(reference.segments))
-    before, now = align_segments(reference, segments), align_segments(current, segments)
-    q, p = _side(before, edges, role), _side(now, edges, role)
-    columns = _distances(q, p) | _importances(q, p, role) | _evidence(q, p, normal)
+    prepared = prepare(reference, edges, role)
+    return score_window(prepared, current, population=population, window_days=window_days, normal=normal)
+
+
+def score_window(
+    reference: Reference, current: HistogramBlock, *, population: str, window_days: int, normal: Normal | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """`score_blocks` against a prepared reference."""
+    _check(reference.block, current, reference.edges)
+    known = reference.block.segments
+    if new := tuple(s for s in current.segments if s not in set(known)):
+        reference = prepare(align_segments(reference.block, known + new), reference.edges, reference.role)
+    q, edges, role = reference.side, reference.edges, reference.role
+    p = _side(align_segments(current, reference.block.segments), edges, role)
+    columns = drift.distances(q.histogram, p.histogram) | _importances(q, p, role) | _evidence(reference, p, normal)
     columns |= {
-        "psi_complement_nats": _complement(before, now),
+        "psi_complement_nats": _complement(reference, p),
         "n_effective": p.n,
         "n_effective_reference": q.n,
         "missing_share": p.missing_share,
@@ -105,7 +146,7 @@ def score_blocks(
         "outside_share_reference": q.outside_share,
     }
     names = {"role": role, "population": population, "window_days": window_days}
-    return _rows(columns, _stuck(q, p, edges), _rankings(q, p, role), before, p, names)
+    return _rows(columns, _stuck(q, p, edges), _rankings(q, p, role), reference, p, names)
 
 
 def _check(reference: HistogramBlock, current: HistogramBlock, edges: Sequence[Edges]) -> None:
@@ -127,45 +168,69 @@ def _check(reference: HistogramBlock, current: HistogramBlock, edges: Sequence[E
 
 def _side(block: HistogramBlock, edges: Sequence[Edges], role: str) -> _Side:
     # Sums that were subtracted from one another may be below 0 by rounding.
-    weight = np.maximum(block.weight, 0.0)
-    total = weight.sum(axis=2)
-    null, outside = _cell_masks(edges, weight.shape[2])
-    null_weight = np.where(null, weight, 0.0).sum(axis=2)
-    mean, squares = (_ratio(x, total - null_weight) for x in (block.phi_sum.sum(axis=2), block.squared_sum))
-    importance = mean if role in VALUE_ROLES else _ratio(block.abs_sum, total)
+    weight = np.maximum(_cells_first(block.weight), 0.0)
+    weight_squared, phi = _cells_first(block.weight_squared), _cells_first(block.phi_sum)
+    total = weight.sum(axis=0)
+    inner, features = np.array([e.inner_cells for e in edges], dtype=np.int64), np.arange(len(edges))
+    null_weight = weight[inner + 2, :, features].T
+    outside = weight[0] + weight[inner + 1, :, features].T
+    mean, squares = (_ratio(x, total - null_weight) for x in (phi.sum(axis=0), block.squared_sum))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cell_means = phi / weight
+        n = np.where(weight_squared.any(axis=0), total**2 / weight_squared.sum(axis=0), 0.0)
+    # Nulls have no place on the axis; their sum of φ is 0 and would put them at 0.
+    cell_means[inner + 2, :, features] = np.nan
     return _Side(
         weight=weight,
-        # Nulls have no place on the axis; their sum of φ is 0 and would put them at 0.
-        cell_means=np.where(null, np.nan, _ratio(block.phi_sum, weight)),
-        n=drift.effective_rows(weight, block.weight_squared),
-        row_count=block.row_count.sum(axis=2),
-        importance=importance,
+        histogram=drift.histogram(weight, n, cell_means),
+        rest=_rest(block.segments, weight, weight_squared),
+        n=n,
+        row_count=np.einsum("...k->...", block.row_count),
+        importance=mean if role in VALUE_ROLES else _ratio(block.abs_sum, total),
         missing_share=_ratio(null_weight, total),
-        outside_share=_ratio(np.where(outside, weight, 0.0).sum(axis=2), total),
+        outside_share=_ratio(outside, total),
         mean=mean,
         variance=np.maximum(squares - mean**2, 0.0),
     )
 
 
-def _cell_masks(edges: Sequence[Edges], cells: int) -> tuple[_Mask, _Mask]:
-    """Which cells [d, K] are null, and which lie below or above the reference's range."""
-    inner = np.array([e.inner_cells for e in edges], dtype=np.int64)[:, None]
-    position = np.arange(cells)[None, :]
-    return position == inner + 2, (position == 0) | (position == inner + 1)
+def _cells_first(counts: Float64) -> Float64:
+    return np.ascontiguousarray(np.moveaxis(counts, -1, 0))
 
 
-def _distances(q: _Side, p: _Side) -> dict[str, Float64]:
-    return drift.distances(q.weight, p.weight, q.cell_means, p.cell_means, n_effective_reference=q.n, n_effective=p.n)
+def _rest(segments: Sequence[str], weight: Float64, weight_squared: Float64) -> drift.Histogram | None:
+    """Everybody outside each segment; None without `overall`."""
+    if OVERALL not in segments:
+        return None
+    whole = segments.index(OVERALL)
+    all_of, squared_of = weight[:, whole, None], weight_squared[:, whole, None]
+    rest = all_of - weight
+    # What rounding leaves of a difference of equal sums is nothing.
+    left = rest > 1e-9 * np.maximum(all_of, 1.0)
+    rest *= left
+    squares = (np.maximum(squared_of - weight_squared, 0.0) * left).sum(axis=0)
+    total = rest.sum(axis=0)
+    n = np.divide(total**2, squares, out=np.zeros(total.shape), where=squares > 0)
+    return drift.histogram(rest, n)
 
 
-def _evidence(q: _Side, p: _Side, normal: Normal | None) -> dict[str, Float64]:
+def _complement(reference: Reference, p: _Side) -> Float64:
+    """Corrected PSI of everybody outside each segment [S, d]."""
+    if reference.side.rest is None or p.rest is None:
+        return np.full(p.n.shape, np.nan)
+    value = drift.corrected_psi(reference.side.rest, p.rest)
+    value[reference.block.segments.index(OVERALL)] = np.nan
+    return value
+
+
+def _evidence(reference: Reference, p: _Side, normal: Normal | None) -> dict[str, Float64]:
     """Evidence and dispersion [S, d]; NaN for segments that the reference does not have."""
     found = {name: np.full(p.n.shape, np.nan) for name in ("evidence", "dispersion")}
     if normal is None:
         return found
     known = slice(0, len(normal.day_share_reference))
-    m, n = q.n[known], p.n[known]
-    x2, freedom = homogeneity(q.weight[known], p.weight[known], n_effective_reference=m, n_effective=n)
+    m, n = reference.side.n[known], p.n[known]
+    x2, freedom = (a[known] for a in grouped_homogeneity(reference.grouping, p.weight, p.n))
     size = comparison_size(n, m, normal.day_share[known, None], normal.day_share_reference[:, None])
     found["evidence"][known] = evidence(x2 / np.maximum(freedom, 1.0), freedom, size, normal.dispersion)
     found["dispersion"][known] = normal.dispersion.at(size)
@@ -191,11 +256,16 @@ def _stuck(q: _Side, p: _Side, edges: Sequence[Edges]) -> _Mask:
     """One cell holds the window, or all that is not null has one value, and under the reference that would be more
     than bad luck. bool [S, d]."""
     used = p.weight > 0
-    several = np.count_nonzero(q.weight > 0, axis=2) > 1
-    one_cell = (np.count_nonzero(used, axis=2) == 1) & several & _unlikely(_share_of_cells(q.weight, used), p.n)
-    null, _ = _cell_masks(edges, used.shape[2])
+    cells = used.sum(axis=0)
+    nulls = p.missing_share > 0
+    if not ((cells == 1) | (cells - nulls == 1)).any():
+        return np.zeros(cells.shape, dtype=bool)
+    several = np.count_nonzero(q.weight > 0, axis=0) > 1
+    one_cell = (cells == 1) & several & _unlikely(_share_of_cells(q.weight, used), p.n)
+    inner = np.array([e.inner_cells for e in edges], dtype=np.int64)
+    null = (np.arange(len(used))[:, None] == inner + 2)[:, None, :]
     values = used & ~null
-    one_value = (np.count_nonzero(values, axis=2) == 1) & _is_one_value(q, p)
+    one_value = (np.count_nonzero(values, axis=0) == 1) & _is_one_value(q, p)
     share = _share_of_cells(np.where(null, 0.0, q.weight), values)
     chance = np.where(share < 1, share, _most_equal(q, p, values, edges))
     return np.asarray(one_cell | (one_value & _unlikely(chance, p.n * (1 - p.missing_share))))
@@ -203,8 +273,7 @@ def _stuck(q: _Side, p: _Side, edges: Sequence[Edges]) -> _Mask:
 
 def _share_of_cells(weight: Float64, cells: _Mask) -> Float64:
     """Share of the weight in the marked cells, [S, d]; 0 where there is no weight."""
-    shares = np.nan_to_num(_ratio(weight, weight.sum(axis=2, keepdims=True)))
-    return np.asarray(np.where(cells, shares, 0.0).sum(axis=2))
+    return np.nan_to_num(_ratio((weight * cells).sum(axis=0), weight.sum(axis=0)))
 
 
 def _unlikely(chance: Float64, n: Float64) -> _Mask:
@@ -224,10 +293,10 @@ def _most_equal(q: _Side, p: _Side, cells: _Mask, edges: Sequence[Edges]) -> Flo
 
     Values of a cell are at most its width apart: P(x ≠ c) ≥ E(x − c)² / width².
     """
-    widths = np.zeros((len(edges), cells.shape[2]))
-    for row, e in zip(widths, edges, strict=True):
-        row[1 : e.inner_cells + 1] = np.diff(e.cuts)
-    width = np.where(cells, widths, 0.0).sum(axis=2)
+    widths = np.zeros((len(cells), len(edges)))
+    for column, e in zip(widths.T, edges, strict=True):
+        column[1 : e.inner_cells + 1] = np.diff(e.cuts)
+    width = (cells * widths[:, None, :]).sum(axis=0)
     apart = np.nan_to_num(_ratio(q.variance + (q.mean - p.mean) ** 2, width**2))
     return np.clip(1.0 - apart, 0.0, 1.0)
 
@@ -240,36 +309,16 @@ def _rankings(q: _Side, p: _Side, role: str) -> Float64:
     return np.where((q.n[:, 0] > 0) & (p.n[:, 0] > 0), value, np.nan)
 
 
-def _complement(before: HistogramBlock, now: HistogramBlock) -> Float64:
-    """Corrected PSI of everybody outside each segment [S, d]."""
-    if OVERALL not in before.segments:
-        return np.full(before.abs_sum.shape, np.nan)
-    whole = before.segments.index(OVERALL)
-    rest = [
-        tuple(np.maximum(array[whole] - array, 0.0) for array in (block.weight, block.weight_squared))
-        for block in (before, now)
-    ]
-    # What rounding leaves of a difference of equal sums is nothing.
-    weights = [
-        np.where(w > 1e-9 * np.maximum(b.weight[whole], 1.0), w, 0.0)
-        for (w, _), b in zip(rest, (before, now), strict=True)
-    ]
-    m, n = (drift.effective_rows(w, np.where(w > 0, w2, 0.0)) for w, (_, w2) in zip(weights, rest, strict=True))
-    value = drift.psi_corrected(*weights, n_effective_reference=m, n_effective=n)
-    value[whole] = np.nan
-    return value
-
-
 def _rows(
     columns: dict[str, Float64],
     stuck: _Mask,
     ndcg: Float64,
-    block: HistogramBlock,
+    reference: Reference,
     current: _Side,
     names: dict[str, Any],
 ) -> dict[str, npt.NDArray[Any]]:
     """[S, d] arrays as columns, one row per segment × feature, the row of `*` after its segment's features."""
-    segments, features = len(block.segments), len(block.features)
+    segments, features = len(reference.block.segments), len(reference.edges)
     length = segments * (features + 1)
 
     def flat(array: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -283,8 +332,8 @@ def _rows(
     result: dict[str, npt.NDArray[Any]] = {
         "role": np.full(length, names["role"], dtype=object),
         "population": np.full(length, names["population"], dtype=object),
-        "segment": np.repeat(np.array(block.segments, dtype=object), features + 1),
-        "feature": np.tile(np.array([*block.features, WHOLE], dtype=object), segments),
+        "segment": reference.segment_column,
+        "feature": reference.feature_column,
         "window_days": np.full(length, names["window_days"], dtype=np.int16),
         "row_count": np.rint(flat(current.row_count, first(current.row_count))).astype(np.int64),
     }
