@@ -5,7 +5,7 @@ Does not belong here: anything about one particular stage (see `assets`), jobs a
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -170,6 +170,15 @@ def table_of(frame: pl.DataFrame, rows: int = 10) -> dg.MarkdownMetadataValue:
     lines = ["| " + " | ".join(head.columns) + " |", "|" + " --- |" * head.width]
     lines += ["| " + " | ".join(_cell(v) for v in row) + " |" for row in head.iter_rows()]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def list_of(sentences: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """Sentences as a list for the Dagster UI.
+
+    >>> list_of(["age moved", "income moved"]).md_str, list_of([]).md_str
+    ('- age moved\\n- income moved', 'none')
+    """
+    return dg.MetadataValue.md("\n".join(f"- {s}" for s in sentences) or "none")
 
 
 def _cell(value: object) -> str:

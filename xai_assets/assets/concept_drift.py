@@ -1,6 +1,6 @@
 """Stage 6c: whether a model's error changed for good, from labels that are complete, by two stream detectors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -36,7 +36,7 @@ def build_errors(settings: MonitorConfig) -> dg.AssetsDefinition:
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `concept_drift` asset of a monitor; a rise of errors shows as a check with severity WARN, a fall does not."""
     key = stage.asset_key(settings, TABLE)
-    description = "No detector says on the last day of the run that the error of a model rose."
+    description = "Passes when no detector says on the last day of the run that the error of a model rose."
     check = dg.AssetCheckSpec(TABLE, asset=key, description=description)
 
     @stage.asset(settings, TABLE, deps=[ERRORS], kinds={"parquet", "river"}, checks=[check])
@@ -55,13 +55,30 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         last = date.fromisoformat(context.partition_keys[-1])
         days = [last] if lake.exists(TABLE, settings.name, last) else []
-        rising = lake.read_days(TABLE, settings.name, days).filter(pl.col("state") == "rising")
+        states = lake.read_days(TABLE, settings.name, days)
+        rising = states.filter(pl.col("state") == "rising")
         yield dg.AssetCheckResult(
             passed=rising.is_empty(),
             check_name=check.name,
             asset_key=key,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"day": str(last), "rising": rising["sentence"].to_list()},
+            description=rising_errors(rising["role"].to_list(), states.height),
+            metadata={"day": str(last), "rising": stage.list_of(rising["sentence"].to_list())},
         )
 
     return concept_drift
+
+
+def rising_errors(roles: Sequence[str], detectors: int) -> str:
+    """Of which models the error rose, and how many detectors say so. roles: one per detector that does.
+
+    >>> rising_errors(["production", "production"], 4), rising_errors([], 4), rising_errors([], 0)
+    ('2 of 4 rising: production', 'none of 4 rising', 'no day is stored')
+    """
+    if not detectors:
+        return "no day is stored"
+    return (
+        f"{len(roles)} of {detectors} rising: {', '.join(dict.fromkeys(roles))}"
+        if roles
+        else f"none of {detectors} rising"
+    )

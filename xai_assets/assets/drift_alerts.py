@@ -1,6 +1,6 @@
 """Stage 7: the state of every alert as of a day, a pure fold over the stored scores."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -12,6 +12,7 @@ from xai_assets.config import MonitorConfig
 from xai_assets.flow.decisions import AlertFolder
 from xai_assets.flow.monitor import Monitor
 from xai_assets.lake.store import Lake
+from xai_assets.records import SEVERITIES
 
 TABLE = "drift_alerts"
 
@@ -21,7 +22,9 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     deps = ["drift_scores"] + (["label_scores"] if settings.label_delay_days is not None else [])
     deps += ["version_effects"] if settings.roles_with_previous else []
     key = stage.asset_key(settings, TABLE)
-    drift = dg.AssetCheckSpec("drift", asset=key, description="No alert is open on the last day of the run.")
+    drift = dg.AssetCheckSpec(
+        "drift", asset=key, description="Passes when no alert is open on the last day of the run."
+    )
 
     @stage.asset(settings, TABLE, deps=deps, kinds={"parquet"}, checks=[drift])
     def drift_alerts(
@@ -39,15 +42,24 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
         yield from stage.run_days(context, monitor, TABLE, compute, force=config.force)
         last = date.fromisoformat(context.partition_keys[-1])
         stored = lake.exists(TABLE, settings.name, last)
-        rows = lake.read(TABLE, settings.name, last) if stored else pl.DataFrame(schema={"state": pl.String})
-        active = rows.filter(pl.col("state") != "resolved")
-        sentences = active["sentence"].to_list() if stored else []
+        active = lake.read_days(TABLE, settings.name, [last] if stored else []).filter(pl.col("state") != "resolved")
         yield dg.AssetCheckResult(
             passed=active.is_empty(),
             check_name=drift.name,
             asset_key=key,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"day": str(last), "alerts": sentences},
+            description=open_alerts(active["severity"].to_list()),
+            metadata={"day": str(last), "alerts": stage.list_of(active["sentence"].to_list())},
         )
 
     return drift_alerts
+
+
+def open_alerts(severities: Sequence[str]) -> str:
+    """How many alerts are open, the worst first.
+
+    >>> open_alerts(["warning", "critical", "critical"]), open_alerts([])
+    ('3 open: 2 critical, 1 warning', 'none open')
+    """
+    counts = [f"{severities.count(s)} {s}" for s in reversed(SEVERITIES) if s in severities]
+    return f"{len(severities)} open: {', '.join(counts)}" if severities else "none open"

@@ -14,6 +14,8 @@ from xai_assets.flow.scoring import Scorer
 from xai_assets.lake.store import Lake
 
 TABLE = "drift_scores"
+MOST_SHIFTS = 10
+SHIFT_COLUMNS = ("role", "segment", "feature", "window_days", "psi_corrected_nats", "importance_ratio", "severity")
 
 
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
@@ -36,11 +38,18 @@ def build(settings: MonitorConfig) -> dg.AssetsDefinition:
 
 
 def _metadata(scores: pl.DataFrame) -> Mapping[str, Any]:
-    shown = ["role", "segment", "feature", "window_days", "psi_corrected_nats", "importance_ratio", "severity"]
-    worst = scores.filter((pl.col("population") == "all") & pl.col("severity").is_in(["noted", "warning", "critical"]))
     counts = dict(scores.group_by("severity").len().sort("severity").iter_rows())
     return {
         "dagster/partition_row_count": scores.height,
         "severities": counts,
-        "largest_shifts": stage.table_of(worst.sort("psi_corrected_nats", descending=True).select(shown)),
+        "largest_shifts": stage.table_of(largest_shifts(scores), MOST_SHIFTS),
     }
+
+
+def largest_shifts(scores: pl.DataFrame) -> pl.DataFrame:
+    """What moved most among the scores graded noted or worse, each role × feature × segment once, in the window in
+    which it moved most; those without a PSI last. At most `MOST_SHIFTS` rows."""
+    worst = scores.filter((pl.col("population") == "all") & pl.col("severity").is_in(["noted", "warning", "critical"]))
+    ranked = worst.sort("psi_corrected_nats", descending=True, nulls_last=True, maintain_order=True)
+    once = ranked.unique(["role", "feature", "segment"], keep="first", maintain_order=True)
+    return once.select(SHIFT_COLUMNS).head(MOST_SHIFTS)

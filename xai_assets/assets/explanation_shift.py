@@ -17,7 +17,7 @@ from xai_assets.lake.store import Lake
 def build(settings: MonitorConfig) -> dg.AssetsDefinition:
     """The `explanation_shift` asset of a monitor, with a check on the run's last day (WARN; it opens no alert)."""
     key = stage.asset_key(settings, TABLE)
-    text = "On the last day of the run no window's explanations are told from the reference's."
+    text = "Passes when on the last day of the run no window's explanations are told from the reference's."
     deps = ["production_attributions", "experimental_attributions", "reference_profile", "attribution_histograms"]
     specs = [dg.AssetCheckSpec(TABLE, asset=key, description=text)]
 
@@ -46,10 +46,15 @@ def _metadata(rows: pl.DataFrame) -> Mapping[str, Any]:
 
 def _check(lake: Lake, monitor: str, day: date, key: dg.AssetKey) -> dg.AssetCheckResult:
     stored = lake.exists(TABLE, monitor, day)
-    rows = lake.read(TABLE, monitor, day) if stored else pl.DataFrame(schema={"verdict": pl.String})
+    rows = lake.read_days(TABLE, monitor, [day] if stored else [])
     shifted = rows.filter(pl.col("verdict") == "shifted")
     found = [f"{r['role']}, {r['window_days']} d: {r['rule']}" for r in shifted.iter_rows(named=True)]
-    metadata: dict[str, Any] = {"day": str(day), "judged": stored, "shifted": found}
+    judged = rows.filter(pl.col("verdict") != "insufficient").height
     return dg.AssetCheckResult(
-        passed=not found, check_name=TABLE, asset_key=key, severity=dg.AssetCheckSeverity.WARN, metadata=metadata
+        passed=not found,
+        check_name=TABLE,
+        asset_key=key,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(found)} of {judged} windows shifted" if judged else "no window was judged",
+        metadata={"day": str(day), "judged": stored, "shifted": stage.list_of(found)},
     )

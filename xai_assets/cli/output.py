@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 140
 """Columns of text where stdout is no terminal; a terminal has its own width."""
+MIN_WIDTH = 8
+"""Characters of a column under which its words cannot be read."""
 COLOURS = {"critical": "bold red", "warning": "yellow", "noted": "cyan", "yes": "green", "no": "bold red"}
 
 
@@ -37,7 +39,8 @@ class Output:
             console(sys.stdout).print(text, markup=False, highlight=False)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-        """A table for people; numbers are aligned right."""
+        """A table for people; numbers are aligned right. Where columns would have less than `MIN_WIDTH` characters:
+        one row after the other, a line per column."""
         if self.is_json:
             return
         from rich.box import SIMPLE_HEAD
@@ -48,6 +51,9 @@ class Output:
         texts = [[cell(v) for v in row] for row in rows]
         terminal = console(sys.stdout)
         widths = column_widths([columns, *texts], terminal.width)
+        if any(w < min(MIN_WIDTH, max(len(t[i]) for t in [columns, *texts])) for i, w in enumerate(widths)):
+            self.records(columns, texts, title)
+            return
         for i, name in enumerate(columns):
             numeric = bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows)
             justify: Literal["left", "right"] = "right" if numeric else "left"
@@ -55,6 +61,17 @@ class Output:
         for row in texts:
             table.add_row(*(Text(t, style=COLOURS.get(t, "")) for t in row))
         terminal.print(table)
+
+    def records(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Rows that no table holds, one below the other: `column  value`; empty values are left out."""
+        wide = max(map(len, columns))
+        if title:
+            self.say(title)
+        for number, row in enumerate(rows, 1):
+            self.say(f"— {number} —")
+            for name, text in zip(columns, row, strict=True):
+                if text:
+                    self.say(f"{name:<{wide}}  {text}")
 
     def sentences(self, texts: Iterable[str]) -> None:
         """A list of sentences under a table; what is said twice is printed once."""

@@ -9,11 +9,15 @@ from xai_assets.cli.monitors import open_lake
 from xai_assets.cli.output import Output
 
 SHOWN_ROWS = 200
+EXAMPLE = (
+    "SELECT date, severity, role, feature, segment, sentence FROM drift_alerts "
+    "WHERE state <> 'resolved' AND date = (SELECT max(date) FROM drift_alerts)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One DuckDB query."""
-    parser.add_argument("query", metavar="QUERY", help="DuckDB SQL, e.g. \"FROM drift_alerts WHERE state = 'open'\"")
+    parser.add_argument("query", metavar="QUERY", help=f'DuckDB SQL, e.g. "{EXAMPLE}"')
 
 
 def execute(arguments: argparse.Namespace, output: Output) -> int:

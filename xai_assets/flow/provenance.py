@@ -30,7 +30,7 @@ STAGE_VERSION = {
     "explanation_quality": "2",
     "reference_profile": "2",
     "attribution_histograms": "2",
-    "feature_statistics": "1",
+    "feature_statistics": "2",
     "drift_calibration": "1",
     "drift_scores": "2",
     "divergence_slices": "1",

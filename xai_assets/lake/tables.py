@@ -155,7 +155,11 @@ FEATURE_STATISTICS = _table(
     ("std", pl.Float64(), "standard deviation of the same values"),
     ("mean_absolute", pl.Float64(), "mean |value|: of an attribution its importance, margin units"),
     *(
-        (f"percentile_{p:02d}", pl.Float64(), f"{p} % lie at or below it; no further out than the reference's range")
+        (
+            f"percentile_{p:02d}",
+            pl.Float64(),
+            f"{p} % lie at or below it; null where that is beyond the reference's range",
+        )
         for p in (1, 5, 25, 50, 75, 95, 99)
     ),
     ("missing_share", pl.Float64(), "share of null, 0–1; of an attribution: requests without an explanation"),
@@ -203,8 +207,8 @@ DRIFT_SCORES = _table(
 )
 DRIFT_CALIBRATION = _table(
     "drift_calibration",
-    "How much the days of the reference differ when nothing is wrong; the footer holds the alarm threshold. "
-    "Not partitioned by day.",
+    "How much the days of the reference differ when nothing is wrong; the alarm threshold that follows is shown by "
+    "`drift_scores.threshold`. Not partitioned by day.",
     ("role", pl.String(), "production, experimental, difference, input, or output"),
     ("segment", pl.String(), "overall, or context=value"),
     ("feature", pl.String(), "feature"),
@@ -316,8 +320,9 @@ RESIDUAL_HISTOGRAMS = _table(
 )
 LABEL_CALIBRATION = Table(
     "label_calibration",
-    "How much residuals of the reference's days differ when nothing is wrong; the footer holds the alarm threshold. "
-    "Role: production, or experimental; feature `*`: the whole; sizes in labels. Not partitioned by day.",
+    "How much residuals of the reference's days differ when nothing is wrong; `label_scores.threshold` shows the alarm "
+    "threshold that follows. Role: production, or experimental; feature `*`: the whole; sizes in labels. "
+    "Not partitioned by day.",
     DRIFT_CALIBRATION.columns,
 )
 LABEL_SCORES = _table(

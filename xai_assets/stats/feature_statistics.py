@@ -49,9 +49,8 @@ def feature_statistics(
         - ``percentile_01`` … ``percentile_99``: by linear order over the cells, in units of the value, null left
           out. Inside a cell the position follows the curve a + (b−a)·uᵏ whose mean is the cell's own, so a cell
           that holds one single value gives that value, and an even one is cut evenly. They lie in the same cell as
-          the exact percentile. Below and above the reference's range only the bound is known: a percentile
-          there is the reference's minimum or maximum, to be read as "at most" or "at least" (see
-          ``outside_share``). Not defined for categorical and boolean features.
+          the exact percentile. Not defined below and above the reference's range, where only the bound is known (see
+          ``outside_share``), and for categorical and boolean features.
         - ``missing_share``: share of null, 0–1. ``outside_share``: share below or above the reference's range, 0–1,
           not defined for a categorical feature, for which ``unseen_share`` is the share of levels that the model
           does not know.
@@ -73,7 +72,7 @@ def feature_statistics(
     >>> accumulate(block, edges, ages, np.ones(4), np.zeros((4, 1), dtype=np.int32))
     >>> found = feature_statistics(block, edges)
     >>> float(found["mean"][0]), float(found["percentile_99"][0]), float(found["outside_share"][0])
-    (40.0, 60.0, 0.25)
+    (40.0, nan, 0.25)
     """
     _check(block, edges)
     of_kind = [(kinds or {}).get(e.feature, "numeric") for e in edges]
@@ -154,9 +153,10 @@ def _of_feature(cuts: Float64, weight: Float64, value_sum: Float64) -> Float64:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         power = (high - mean) / (mean - low)
         inside = low + (high - low) * share**power
-    # A cell without width, or one that holds its border alone, has that one value; below and above have a bound.
+    # A cell without width, or one that holds its border alone, has that one value.
     is_point = (mean - low) <= _ROUNDING * (high - low)
-    return np.where(total > 0, np.where(is_point, low, np.clip(inside, low, high)), np.nan)
+    is_known = (total > 0) & (at > 0) & (at < weight.shape[1] - 1)  # not below, not above the reference's range
+    return np.where(is_known, np.where(is_point, low, np.clip(inside, low, high)), np.nan)
 
 
 def _ratio(numerator: Float64, denominator: Float64) -> Float64:

@@ -67,6 +67,7 @@ def test_a_quiet_service_passes_a_second_run_recomputes_nothing_and_a_turned_lab
     failed = run(deployment, 1, DAYS)
     assert not failed.passed
     sentences = failed.metadata["rising"].value
-    assert any(s.startswith("Page–Hinkley: the production model's Brier loss rose from") for s in sentences)
+    assert "- Page–Hinkley: the production model's Brier loss rose from" in str(sentences)
+    assert "of 4 rising: production" in str(failed.description)
     assert deployment.metadata("concept_drift", day(DAYS - 2))["unchanged"], "days before the turn are left alone"
     assert lake.read("concept_drift", "lending", day(DAYS - 2))["detected_on"].null_count() == 4

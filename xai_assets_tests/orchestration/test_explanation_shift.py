@@ -1,5 +1,6 @@
 """The asset and its check in real runs: healthy days, a planted fault, days that are judged already."""
 
+import re
 from collections.abc import Callable
 
 import dagster as dg
@@ -36,8 +37,8 @@ def test_a_planted_fault_fails_the_check_alone_and_judged_days_are_left_alone(
     evaluation = check(result)
     assert not evaluation.passed
     assert evaluation.metadata["day"].value == str(day(LAST))
-    sentences = evaluation.metadata["shifted"].value
-    assert any(s.startswith("production, 1 d: AUC") for s in sentences)
+    assert re.fullmatch(r"[1-9] of \d windows shifted", str(evaluation.description))
+    assert "- production, 1 d: AUC" in str(evaluation.metadata["shifted"].value), "a list in Markdown"
 
     lake = deployment.lake
     assert lake.days("explanation_shift", "lending") == [day(i) for i in range(1, LAST + 1)]
