@@ -71,12 +71,12 @@ def main() -> None:
     first = date(2025, 1, 1)
     calibration = calibrate_days({first + timedelta(days=i): b for i, b in enumerate(reference)}, profile, drift)
     print(f"  calibrating on 28 days                        {time.perf_counter() - started:7.2f} s")
-    one, year, pair = [], 0.0, []
+    one, year, pair, prepared = [], 0.0, [], {}
     for i in range(given.days):
         days = [reference[(i - k) % 28] for k in range(28)]
         started = time.perf_counter()
         windows = {w: window_of(days[:w]) for w in drift.windows_days}
-        score_windows(windows, profile, calibration, drift)
+        score_windows(windows, profile, calibration, drift, prepared)
         one.append(time.perf_counter() - started)
         year += one[-1]
         if i < 10:

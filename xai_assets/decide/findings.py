@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xai_assets.config import DriftConfig, EffectFloors
+from xai_assets.config import DriftConfig
 from xai_assets.decide.causes import (
     DATA,
     INPUT_FAULT,
@@ -323,8 +323,7 @@ _FACT_COLUMNS = (
 
 def _place_floor(drift: DriftConfig) -> float:
     """Corrected PSI under which everybody else counts as unmoved: floors of another metric say nothing about it."""
-    floors = drift.effect_floors
-    return floors.noted if floors.metric == "psi_corrected_nats" else EffectFloors().noted
+    return drift.effect_floors.nats[0]
 
 
 def _locate(view: _View, feature: str, noted: float) -> str | None:

@@ -25,7 +25,7 @@ from xai_assets.records import INPUT, MODEL_ROLES, POPULATIONS, ROLES, Float64
 from xai_assets.stats.calibration import Calibration
 from xai_assets.stats.drift import effective_rows
 from xai_assets.stats.histograms import add_blocks
-from xai_assets.stats.scores import Normal, score_blocks
+from xai_assets.stats.scores import Normal, Reference, prepare, score_window
 
 Columns = dict[str, np.ndarray]
 
@@ -58,18 +58,28 @@ def _rows_per_segment(blocks: Blocks) -> Float64:
     return effective_rows(block.weight[:, 0], block.weight_squared[:, 0])
 
 
+Prepared = dict[tuple[str, str], Reference]
+"""References by (role, population), prepared once for many days."""
+
+
 def score_windows(
-    windows: Mapping[int, Window], profile: Profile, calibration: Calibration, drift: DriftConfig
+    windows: Mapping[int, Window],
+    profile: Profile,
+    calibration: Calibration,
+    drift: DriftConfig,
+    prepared: Prepared | None = None,
 ) -> Columns:
     """All rows of `drift_scores` of the day on which the windows end, graded; windows by their length in days.
 
+    The divergent requests, which are described and not judged, are scored in the shortest window only. prepared: filled
+    on the first call with what follows from the profile alone; pass the same one for every day of a profile.
     The importance share of an input is the larger of its shares in the two models: an input that neither uses may do
     what it likes.
     """
-    parts = []
+    parts, prepared = [], {} if prepared is None else prepared
     for days, window in windows.items():
-        for population in POPULATIONS:
-            scored = {role: _score(role, population, days, window, profile, calibration) for role in ROLES}
+        for population in POPULATIONS if days == min(windows) else (JUDGED_POPULATION,):
+            scored = {r: _score(r, population, days, window, profile, calibration, prepared) for r in ROLES}
             scored[INPUT]["importance_share"] = np.fmax(*(scored[r]["importance_share"] for r in MODEL_ROLES))
             parts += list(scored.values())
     if not parts:
@@ -81,20 +91,24 @@ def score_windows(
 
 
 def _score(
-    role: str, population: str, days: int, window: Window, profile: Profile, calibration: Calibration
+    role: str,
+    population: str,
+    days: int,
+    window: Window,
+    profile: Profile,
+    calibration: Calibration,
+    prepared: Prepared,
 ) -> Columns:
     found = calibration.dispersions.get((role, days)) if population == JUDGED_POPULATION else None
     normal = None if found is None else Normal(found, window.day_share, calibration.day_share_reference)
-    reference = profile.blocks if window.reference is None else window.reference
-    return score_blocks(
-        reference[role, population],
-        window.blocks[role, population],
-        profile.edges[role],
-        role=role,
-        population=population,
-        window_days=days,
-        normal=normal,
-    )
+    key, edges = (role, population), profile.edges[role]
+    if window.reference is not None:
+        reference = prepare(window.reference[key], edges, role)
+    elif (held := prepared.get(key)) is not None:
+        reference = held
+    else:
+        reference = prepared[key] = prepare(profile.blocks[key], edges, role)
+    return score_window(reference, window.blocks[key], population=population, window_days=days, normal=normal)
 
 
 class Scorer:
@@ -103,6 +117,7 @@ class Scorer:
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
         self._blocks: dict[date, Blocks | None] = {}
+        self._prepared: Prepared = {}
 
     @cached_property
     def profile(self) -> Profile:
@@ -131,7 +146,8 @@ class Scorer:
         check_day(self.monitor, day, self.profile)
         oldest = day - timedelta(days=max(self.monitor.config.drift.windows_days))
         self._blocks = {d: b for d, b in self._blocks.items() if oldest < d <= day}
-        columns = score_windows(self._windows(day), self.profile, self.calibration, self.monitor.config.drift)
+        drift = self.monitor.config.drift
+        columns = score_windows(self._windows(day), self.profile, self.calibration, drift, self._prepared)
         return _frame(columns) if columns else pl.DataFrame(schema=DRIFT_SCORES.schema)
 
     def _windows(self, day: date) -> dict[int, Window]:

@@ -15,7 +15,6 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from xai_assets.config import EffectFloors
 from xai_assets.explain.widen import widen
 from xai_assets.flow.background import any_needs_background, ensure_background, model_explainer
 from xai_assets.flow.monitor import Monitor
@@ -96,7 +95,7 @@ class VersionJudge:
             names,
             old_weights=reference.weights,
             new_weights=sample.weights,
-            floor_nats=floors.noted if floors.metric == "psi_corrected_nats" else EffectFloors().noted,
+            floor_nats=floors.nats[0],
         )
         versions = (self.monitor.previous_model(role).version, self.monitor.model(role).version)
         frame = _rows(role, found, (sample.facts.height, reference.frame.height), versions)

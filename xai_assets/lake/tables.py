@@ -170,7 +170,7 @@ DRIFT_SCORES = _table(
     "drift_scores",
     "How far each feature's histogram moved from the reference, per role, population, segment and window.",
     ("role", pl.String(), "production, experimental, difference, input, or output"),
-    ("population", pl.String(), "all, or divergent"),
+    ("population", pl.String(), "all, or divergent (described in the shortest window, never judged)"),
     ("segment", pl.String(), "overall, or context=value"),
     ("feature", pl.String(), "feature (of role output: see attribution_histograms), or * for all together"),
     ("window_days", pl.Int16(), "days in the window, ending on this day"),

@@ -47,8 +47,10 @@ def histogram(counts: Float64, n_effective: Counts | None = None, means: Float64
     """Prepare a side of `distances`; cells first.
 
     counts: weighted counts [k, ...], from 0. n_effective: [...], default their sum. means: [k, ...]; a cell whose mean
-    is not finite has no place on the axis.
+    is not finite has no place on the axis. Raises StatisticsError for negative or NaN counts.
     """
+    if not np.all(counts >= 0):
+        raise StatisticsError("counts are wrong", expected="numbers from 0", found="negative or NaN counts")
     total = _total(counts)
     n = _effective(total, n_effective)
     share = _share(counts, total)

@@ -175,9 +175,10 @@ def _side(block: HistogramBlock, edges: Sequence[Edges], role: str) -> _Side:
     null_weight = weight[inner + 2, :, features].T
     outside = weight[0] + weight[inner + 1, :, features].T
     mean, squares = (_ratio(x, total - null_weight) for x in (phi.sum(axis=0), block.squared_sum))
+    squares_sum = weight_squared.sum(axis=0)
+    n = np.divide(total**2, squares_sum, out=np.zeros_like(total), where=squares_sum > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         cell_means = phi / weight
-        n = np.where(weight_squared.any(axis=0), total**2 / weight_squared.sum(axis=0), 0.0)
     # Nulls have no place on the axis; their sum of φ is 0 and would put them at 0.
     cell_means[inner + 2, :, features] = np.nan
     return _Side(
