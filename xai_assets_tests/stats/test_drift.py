@@ -109,6 +109,32 @@ def test_psi_of_two_normals_is_mu_squared(mu: float) -> None:
     assert drift.psi(q, p) == pytest.approx(mu**2, rel=1e-4)
 
 
+def _cells(reference: np.ndarray, current: np.ndarray, cells: int = 400) -> tuple[np.ndarray, ...]:
+    """Counts and cell means of two samples over equal cells of their common range."""
+    edges = np.linspace(min(reference.min(), current.min()), max(reference.max(), current.max()), cells + 1)
+    counts = [np.histogram(x, edges)[0].astype(float) for x in (reference, current)]
+    sums = [np.histogram(x, edges, weights=x)[0] for x in (reference, current)]
+    with np.errstate(invalid="ignore"):
+        means = [s / n for s, n in zip(sums, counts, strict=True)]
+    return counts[0], counts[1], means[0], means[1]
+
+
+def test_golden_distances_of_nannyml() -> None:
+    # nannyml, tests for univariate drift methods: 2 decimals each, samples of numpy's legacy generator, seed 1.
+    assert round(float(drift.l_infinity([2, 2, 2, 0], [2, 2, 2, 1])), 2) == 0.14  # test_l_infinity_for_new_category
+    assert round(float(drift.l_infinity([2, 2, 2], [0, 5, 0])), 2) == 0.67  # test_l_infinity_for_total_change
+    old = np.random.RandomState(1)
+    letters = [old.choice(list("abcd"), 10_000), old.choice(list("abce"), 1000)]
+    counts = [[int((x == letter).sum()) for letter in "abcde"] for x in letters]
+    assert round(float(drift.jensen_shannon(*counts)), 2) == 0.5  # test_js_for_categorical
+    old = np.random.RandomState(1)
+    q, p, _, _ = _cells(old.normal(0, 1, 10_000), old.normal(-2, 1, 10_000), cells=60)
+    assert round(float(drift.hellinger(q, p)), 2) == 0.63  # test_hellinger_both_continuous_analysis_with_small_drift
+    old = np.random.RandomState(1)
+    q, p, at_q, at_p = _cells(old.normal(0, 1, 100_000), old.normal(-4, 1, 1000))
+    assert round(float(drift.wasserstein(q, p, at_q, at_p)), 2) == 3.99  # …_analysis_with_neg_mean_medium_drift
+
+
 def test_golden_ndcg() -> None:
     # Feature attribution drift documented for a cloud monitor: [.70,.50,.05] → [.10,.20,.70] gives 0.69.
     assert drift.ndcg([0.70, 0.50, 0.05], [0.10, 0.20, 0.70]) == pytest.approx(0.68764, abs=5e-6)
