@@ -312,12 +312,13 @@ _WHO = {
 def _sentence(track: _Track, cause: str, shown: Finding) -> str:
     where = "for all requests" if track.segment == OVERALL else f"for {track.segment}"
     since, feature = track.first_exceeded_on, f"`{track.feature}`"
+    known = f"In labels complete since {since}"
     if track.role == INPUT:
         start = f"Since {since} the input {feature} looks broken {where}: "
     elif cause == RELATION_CHANGED and track.feature == WHOLE:
-        start = f"Since {since} outcomes are no longer as {_WHO[track.role]} predicts {where}, whatever the feature: "
+        start = f"{known} outcomes are no longer as {_WHO[track.role]} predicts {where}, whatever the feature: "
     elif cause == RELATION_CHANGED:
-        start = f"Since {since} {feature} no longer means for the truth what {_WHO[track.role]} learnt {where}: "
+        start = f"{known} {feature} no longer means for the truth what {_WHO[track.role]} learnt {where}: "
     else:
         start = f"Since {since} {feature} contributes differently to {_WHO[track.role]} {where}: "
     end = f" Not seen since {track.last_seen_on}: resolved." if track.resolved_on else ""

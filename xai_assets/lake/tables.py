@@ -399,7 +399,7 @@ DRIFT_ALERTS = _table(
     ("feature", pl.String(), "feature"),
     ("segment", pl.String(), "overall, or context=value"),
     ("window_days", pl.Int16(), "window in which it shows"),
-    ("first_exceeded_on", pl.Date(), "first day over the floor"),
+    ("first_exceeded_on", pl.Date(), "first day over the floor; of relation_changed the day its labels were complete"),
     ("opened_on", pl.Date(), "day on which the alert opened"),
     ("last_seen_on", pl.Date(), "last day over the floor"),
     ("effect", pl.Float64(), "size of the effect on the last day it was seen, in effect_unit"),
