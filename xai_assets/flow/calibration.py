@@ -42,8 +42,8 @@ def calibrate_days(
     """Calibrate on the reference days' histograms, given over the cells and segments of `profile`, in any order.
 
     alarm_rate: false alarms a day that these scores may raise; None: the whole of `drift.alarm_budget`.
-    Days between the first and the last that are not given count as days without requests. Memory is that of the
-    judged population's weights, 4 bytes per day × role × segment × feature × cell.
+    Days between the first and the last that are not given count as days without requests. Memory is at its
+    peak two to four times the judged population's weights, which are 4 bytes per day × role × segment × feature × cell.
     """
     items = daily.items() if isinstance(daily, Mapping) else daily
     days, counts = _gather(items, profile, drift)

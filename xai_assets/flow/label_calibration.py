@@ -34,7 +34,7 @@ TABLE = "label_calibration"
 def calibrate_cohorts(cohorts: Sequence[Tables], config: MonitorConfig) -> Calibration:
     """Calibrate on the residuals of the reference's days, one after the other; days without labels are zeros.
 
-    Windows are compared with the whole reference, whatever `drift.match_weekday` says. Memory is 12 bytes per day ×
+    Windows are compared with the whole reference, whatever `drift.match_weekday` says. Memory is 52 bytes per day ×
     role × segment × feature × cell.
     """
     daily = {role: _daily([tables[role] for tables in cohorts]) for role in MODEL_ROLES}
