@@ -69,10 +69,11 @@ def day(number: int) -> date:
     return FIRST_DATE + timedelta(days=number - 1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests are spread over processes: a module's tests stay together, as its fixtures are costly, but for the
     one whose tests each make everything themselves."""
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             if item.path.name != "test_daily_flow.py":
-                item.add_marker(pytest.mark.xdist_group(str(item.path)))
+                item.add_marker(pytest.mark.xdist_group(item.location[0]))
