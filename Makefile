@@ -28,7 +28,7 @@ demo: setup ## Simulate a shadow deployment with planted faults, run the platfor
 	$(BIN)/xai demo
 
 test: setup ## All tests, doctests included, one process per processor
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-extras: $(EXTRAS)/.ready ## Tests of the optional libraries, in .venv-extras: PyTorch, captum, LIME, MLflow
 	$(EXTRAS)/bin/python -m pytest -m extras xai_assets_tests

@@ -67,13 +67,3 @@ def lending(source: Path) -> Callable[..., MonitorConfig]:
 def day(number: int) -> date:
     """The 1-based day of the simulated period."""
     return FIRST_DATE + timedelta(days=number - 1)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes: a module's tests stay together, as its fixtures are costly, but for the
-    one whose tests each make everything themselves."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.path.name != "test_daily_flow.py":
-                item.add_marker(pytest.mark.xdist_group(item.location[0]))
