@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from xai_assets.config import DriftConfig
 from xai_assets.decide.causes import INPUT_FAULT, RELATION_CHANGED
 from xai_assets.decide.findings import Columns, DayFindings, Disturbance, Finding, daily_findings
-from xai_assets.decide.localise import nested, siblings
+from xai_assets.decide.localise import nested, overlapping, siblings
 from xai_assets.records import DIFFERENCE, EXPERIMENTAL, INPUT, OVERALL, PRODUCTION, WHOLE, Alert, severity_rank
 
 REPORTED_AFTER_DAYS = 7
@@ -55,7 +55,8 @@ def fold_findings(
     once from severity `.at_once_from` on, is resolved after `drift.resolve_after_days` judged days without, and is
     reported for `REPORTED_AFTER_DAYS` more. Days without rows, and days on which its segment had too few requests to
     judge its feature, count neither way. Nothing that is seen on a reference day counts. A finding belongs to a running
-    alert of the same role and feature when their segments are the same or one is `overall`; a longer window that only
+    alert of the same role and feature when their segments are the same or one is `overall`, or when they share requests
+    and the cause is the same; a longer window that only
     remembers what a shorter one saw and no longer sees (`is_echo`) counts as not seen; place and cause shown are those
     of most of the last `.of` days on which it was seen, the identity (`fingerprint`) is that of the day it opened.
 
@@ -147,6 +148,10 @@ def _step(tracks: Sequence[_Track], day: DayFindings, findings: Sequence[Finding
             track = _new_track(finding, day.day)
             running.append(track)
         attached[id(track)] = finding
+    for finding in day.continued:
+        track = _track_of(finding, running, attached)
+        if track is not None:
+            attached[id(track)] = finding
     for track in running:
         _advance(track, attached.get(id(track)), day, drift)
     kept = [t for t in running if t.opened_on is not None or any(t.recent)]
@@ -161,15 +166,28 @@ def _is_echo_of(finding: Finding, day: date, tracks: Sequence[_Track]) -> bool:
 
 
 def _track_of(finding: Finding, running: Sequence[_Track], attached: Mapping[int, Finding]) -> _Track | None:
-    """The running story a finding continues: the same segment before a nested one, then the oldest."""
+    """The running story a finding continues: the same segment, else a nested one, else one that shares requests and
+    has the same cause; then the oldest.
+
+    A fault in one channel shows in the regions of its requests as well; which of them stands out differs from day to
+    day, and from window to window, without there being a second fault."""
     matching = [
         t
         for t in running
         if id(t) not in attached
         and (t.role, t.feature, t.of_labels) == (finding.role, finding.feature, finding.cause == RELATION_CHANGED)
-        and nested(t.segment, finding.segment)
+        and (nested(t.segment, finding.segment) or _same_story(t, finding))
     ]
-    return min(matching, key=lambda t: (t.segment != finding.segment, t.first_exceeded_on), default=None)
+
+    def order(track: _Track) -> tuple[bool, bool, date]:
+        same, held = track.segment == finding.segment, nested(track.segment, finding.segment)
+        return (not same, not held, track.first_exceeded_on)
+
+    return min(matching, key=order, default=None)
+
+
+def _same_story(track: _Track, finding: Finding) -> bool:
+    return overlapping(track.segment, finding.segment) and track.seen[-1].cause == finding.cause
 
 
 def _new_track(finding: Finding, day: date) -> _Track:

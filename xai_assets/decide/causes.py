@@ -97,6 +97,17 @@ def fault_texts(facts: InputFacts) -> list[str]:
     return texts
 
 
+def share_rise(facts: InputFacts) -> float:
+    """The larger rise over the reference of the share of nulls and of values outside its range, 0 where none rose.
+
+    >>> round(share_rise(InputFacts(1.0, "critical", 0.5, 0.0, 0.7, 0.1, False, 500.0, 9000.0)), 2)
+    0.6
+    """
+    missing = facts.missing_share - facts.missing_share_reference
+    outside = facts.outside_share - facts.outside_share_reference
+    return float(max((x for x in (missing, outside) if np.isfinite(x)), default=0.0))
+
+
 def effect_of(version: VersionFacts | None) -> str:
     """`data`, `model` or `both`. Without a new version, or where it shows nothing, a change came with the data: for a
     fixed model attributions change only because inputs do.

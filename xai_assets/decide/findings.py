@@ -28,8 +28,9 @@ from xai_assets.decide.causes import (
     effect_text_of_difference,
     fault_texts,
     input_cause,
+    share_rise,
 )
-from xai_assets.decide.localise import localise, localise_residuals, nested
+from xai_assets.decide.localise import localise, localise_residuals, localise_rise, nested
 from xai_assets.errors import XaiAssetsError
 from xai_assets.records import DIFFERENCE, INPUT, MODEL_ROLES, OVERALL, SEVERITIES, WHOLE, Float64, severity_rank
 
@@ -121,13 +122,16 @@ class Disturbance:
 class DayFindings:
     """Everything later stages need of one day.
 
-    findings: at most one per role and feature, from attributions and inputs. relations: the same from labels, every
-    candidate, the strongest evidence first. judged, labels_judged: what enough requests or labels were there for.
+    findings: at most one per role and feature, from attributions and inputs. continued: broken inputs for which
+    findings of the models' attributions speak; they keep a running alert of the input alive and open none. relations:
+    the same from labels, every candidate, the strongest evidence first. judged, labels_judged: what enough requests or
+    labels were there for.
     disturbances: what was wrong with the inputs.
     """
 
     day: date
     findings: tuple[Finding, ...] = ()
+    continued: tuple[Finding, ...] = ()
     relations: tuple[Finding, ...] = ()
     judged: Judged = field(default_factory=dict)
     labels_judged: Judged = field(default_factory=dict)
@@ -168,12 +172,15 @@ def daily_findings(
     inputs = _Inputs(views[INPUT], drift, kinds or {}) if INPUT in views else None
     drifting = [(views[r], f) for r in ATTRIBUTION_ROLES if r in views for f in views[r].drifting()]
     found = [_attribution_finding(view, feature, inputs, drift) for view, feature in drifting]
-    found = _fold_consequences([*found, *_unnoticed_faults(views, inputs, found, drift)])
+    faults = _input_faults(views, inputs, found, drift)
+    moved = {f.feature for f in found if f.role in MODEL_ROLES}
+    found = _fold_consequences([*found, *(f for f in faults if f.feature not in moved)])
     found = [_told_apart(f, versions or {}) for f in found]
     relations = [f for r in MODEL_ROLES if r in label_views for f in _relations(label_views[r])]
     return DayFindings(
         day=day,
         findings=tuple(found),
+        continued=tuple(f for f in faults if f.feature in moved),
         relations=tuple(sorted(relations, key=lambda f: (-f.evidence, f.role, f.feature))),
         judged=_judged(views),
         labels_judged=_judged(label_views),
@@ -295,12 +302,24 @@ class _Inputs:
         return input_cause(self.facts(feature, segment))
 
     def location(self, feature: str) -> str | None:
-        """Where the input of a feature drifts, or None."""
+        """Where the input of a feature is broken, else where it drifts, or None."""
         if feature not in self._located:
             view = self._view
-            known = feature in view.features
-            self._located[feature] = _locate(view, feature, self._noted) if known else None
+            place = _locate(view, feature, self._noted) if feature in view.features else None
+            self._located[feature] = place if place is None else self._broken_place(feature) or place
         return self._located[feature]
+
+    def _broken_place(self, feature: str) -> str | None:
+        """Where the shares say that it is broken: they tell a place more sharply than a PSI that seasons move too."""
+        facts = {s: x for s in self._view.segments if (x := self.facts(feature, s)) is not None}
+        rises = {s: share_rise(x) for s, x in facts.items()}
+        broken = [s for s, x in facts.items() if input_cause(x) == INPUT_FAULT]
+        return localise_rise(rises, {s: x.n_effective for s, x in facts.items()}, broken)
+
+    def severity(self, feature: str) -> str:
+        """The worst of any segment."""
+        at = self._view.at[:, self._view.features.index(feature)]
+        return str(SEVERITIES[int(self._view.ranks[at[at >= 0]].max(initial=0))])
 
     def features(self) -> tuple[str, ...]:
         return self._view.features
@@ -427,21 +446,23 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _unnoticed_faults(
+def _input_faults(
     views: Mapping[str, _View], inputs: _Inputs | None, found: Sequence[Finding], drift: DriftConfig
 ) -> list[Finding]:
-    """Broken inputs of features that matter, where no model's attributions moved (yet)."""
+    """Broken inputs of features that matter, with the models whose attributions moved with them."""
     if inputs is None:
         return []
-    noticed = {f.feature for f in found if f.role in MODEL_ROLES}
-    return [
-        finding
-        for feature in inputs.features()
-        if feature not in noticed and (finding := _input_finding(views, inputs, feature, drift)) is not None
-    ]
+    moved: dict[str, list[str]] = {}
+    for f in found:
+        if f.role in MODEL_ROLES:
+            moved.setdefault(f.feature, []).append(f.role)
+    faults = (_input_finding(views, inputs, f, tuple(moved.get(f, ())), drift) for f in inputs.features())
+    return [f for f in faults if f is not None]
 
 
-def _input_finding(views: Mapping[str, _View], inputs: _Inputs, feature: str, drift: DriftConfig) -> Finding | None:
+def _input_finding(
+    views: Mapping[str, _View], inputs: _Inputs, feature: str, moved: tuple[str, ...], drift: DriftConfig
+) -> Finding | None:
     segment = inputs.location(feature)
     facts = inputs.facts(feature, segment) if segment is not None else None
     if segment is None or facts is None or input_cause(facts) != INPUT_FAULT:
@@ -454,18 +475,22 @@ def _input_finding(views: Mapping[str, _View], inputs: _Inputs, feature: str, dr
     row = view.row(segment, feature)
     effect = facts.psi_corrected_nats
     texts = _capital("; ".join(fault_texts(facts)))
+    who = " and ".join(moved)
+    consequence = (
+        f"Attributions of the {who} model moved with it." if moved else "No model's attributions have moved so far."
+    )
     return Finding(
         role=INPUT,
         feature=feature,
         segment=segment,
         window_days=int(view.value("window_days", row)) if row is not None else 1,
         cause=INPUT_FAULT,
-        severity=facts.severity,
+        severity=inputs.severity(feature),
         effect=effect,
         effect_unit="nats",
         evidence=float(view.value("evidence", row)) if row is not None else 0.0,
         exceeding=_exceeding(view, feature),
-        detail=f"{texts}. No model's attributions have moved so far.",
+        detail=f"{texts}. {consequence}",
     )
 
 

@@ -4,7 +4,7 @@ Belongs here: choosing one location among segments that all show some of it. Doe
 `severity`), reasons (see `causes`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,38 @@ def localise_residuals(
         i for i in showing if everywhere < DILUTED_SHARE * shift[i] and _is_alone(segments, shift, labels, exceeds, i)
     ]
     return segments[max(confined, key=lambda i: (shift[i], segments[i]))] if confined else OVERALL
+
+
+def localise_rise(rise: Mapping[str, float], requests: Mapping[str, float], broken: Sequence[str]) -> str | None:
+    """Where a share of broken values rose: one segment, `overall`, or None where it is broken nowhere.
+
+    A segment is named when it is broken while the other values of its context together, weighted by their requests,
+    rose by less than a quarter of its own rise. Of several the one outside of which it is quietest wins, then the
+    largest rise, then the name.
+
+    >>> localise_rise({"overall": 0.5, "hotel=a": 1.0, "hotel=b": 0.0}, {"hotel=a": 9.0, "hotel=b": 9.0}, ["hotel=a"])
+    'hotel=a'
+    """
+    found: list[tuple[float, float, str]] = []
+    for segment in broken:
+        others = [s for s in siblings(list(rise), segment) if requests[s] > 0]
+        if segment == OVERALL or not others:
+            continue
+        elsewhere = max(0.0, sum(rise[s] * requests[s] for s in others) / sum(requests[s] for s in others))
+        if elsewhere < QUIET_SHARE * rise[segment]:
+            found.append((round(elsewhere / rise[segment], 2), -rise[segment], segment))
+    if found:
+        return min(found)[2]
+    return OVERALL if broken else None
+
+
+def overlapping(a: str, b: str) -> bool:
+    """Whether some request may belong to both segments: not so for two values of one context.
+
+    >>> overlapping("channel=web", "region=north"), overlapping("channel=web", "channel=broker")
+    (True, False)
+    """
+    return nested(a, b) or a.split("=", 1)[0] != b.split("=", 1)[0]
 
 
 def siblings(segments: Sequence[str], segment: str) -> list[str]:

@@ -232,7 +232,29 @@ def test_only_its_own_feature_clears_an_alert(judged: frozenset[str], state: str
     assert alert.state == state
 
 
-def test_places_that_are_not_nested_are_separate_alerts() -> None:
+def test_places_that_share_requests_are_one_alert_of_one_cause() -> None:
+    """On some days the requests of the north stand out more than those of the broker, by which they come."""
+    north = replace(FINDING, segment="region=north")
+    found = _fold([_day(i, north if i in (3, 4) else FINDING) for i in range(8)], 7)
+    assert [(a.segment, a.state, a.opened_on) for a in found] == [("channel=broker", "ongoing", START)]
+
+
+def test_two_values_of_one_context_are_separate_alerts() -> None:
+    web = replace(FINDING, segment="channel=web")
+    found = _fold([_day(i, FINDING) for i in range(3)] + [_day(i, web) for i in range(3, 5)], 4)
+    assert {a.segment for a in found} == {"channel=broker", "channel=web"}
+
+
+def test_a_broken_input_is_not_resolved_while_the_attributions_speak_for_it() -> None:
+    alone = replace(FINDING, role="input")
+    days = [_day(i, alone) for i in range(2)] + [_day(i, FINDING, continued=(alone,)) for i in range(2, 8)]
+    found = {a.role: a for a in _fold(days, 7)}
+    assert {r: a.state for r, a in found.items()} == {"input": "ongoing", "production": "ongoing"}
+    assert found["input"].last_seen_on == START + timedelta(days=7)
+    assert {a.role for a in _fold(days[2:], 7)} == {"production"}
+
+
+def test_places_that_are_not_nested_are_separate_alerts_where_the_cause_differs() -> None:
     days = [_day(i, FINDING) for i in range(3)]
     days += [_day(i, replace(FINDING, segment="region=north", cause="population_moved")) for i in range(3, 8)]
     found = {a.segment: a for a in _fold(days, 7)}

@@ -133,6 +133,32 @@ def test_consequences_of_a_broken_input_make_no_finding_of_their_own() -> None:
     assert found.findings[0].moved_with == ("age", "debt")
 
 
+def test_a_broken_input_stays_known_while_the_attributions_speak_for_it() -> None:
+    inputs = _with(_drift("input", "income"), outside_share=0.96)
+    (alone,) = _find(inputs).findings
+    assert alone.role == "input"
+    assert alone.detail.endswith("No model's attributions have moved so far.")
+    found = _find(_drift("production", "income") | _drift("experimental", "income") | inputs)
+    assert {f.role for f in found.findings} == {"production", "experimental"}
+    (continued,) = found.continued
+    assert (continued.role, continued.segment, continued.severity) == ("input", "channel=broker", "critical")
+    assert continued.detail.endswith("Attributions of the production and experimental model moved with it.")
+
+
+def test_a_season_that_hides_the_place_in_the_psi_does_not_hide_it_in_the_shares() -> None:
+    """Everybody's values moved a little, which no evidence shows in the broken segment itself; only there are values
+    outside of the range."""
+    inputs = _drift("input", "income", place="region=north")
+    inputs |= {
+        ("input", "income", s): {"psi_corrected_nats": 0.8, "psi_complement_nats": 0.8, "severity": "none"}
+        for s in ("overall", "channel=web", "channel=broker")
+    }
+    for segment, share in (("channel=broker", 0.9), ("region=north", 0.45), ("region=south", 0.45), ("overall", 0.45)):
+        inputs["input", "income", segment]["outside_share"] = share
+    (finding,) = _find(inputs).findings
+    assert (finding.segment, finding.cause, finding.severity) == ("channel=broker", "input_fault", "critical")
+
+
 def test_drift_elsewhere_is_no_consequence() -> None:
     inputs = _with(_drift("input", "income"), outside_share=0.96)
     found = _find(_drift("production", "income") | _drift("production", "age", place="region=south") | inputs)
