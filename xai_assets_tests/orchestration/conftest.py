@@ -16,6 +16,16 @@ from xai_assets.lake.store import Lake
 from xai_assets.orchestration.assembly import build_definitions
 from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
 from xai_assets.orchestration.resources import resources
+from xai_assets_tests.conftest import day
+
+FLOW = (
+    *("replay_log", "labels", "divergence_set", "production_attributions", "experimental_attributions"),
+    *("reference_profile", "attribution_histograms", "drift_calibration", "drift_scores"),
+    *("residual_histograms", "label_calibration", "label_scores", "error_stream", "concept_drift"),
+    *("drift_alerts", "recommendations"),
+)
+"""From files to recommendations, without what is only measured beside: for tests that look at neither that nor the
+sensor, to which days without it would be stale."""
 
 
 @dataclass
@@ -78,6 +88,22 @@ def deploy(tmp_path: Path) -> Iterator[Callable[[MonitorConfig], Deployment]]:
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     with dg.DagsterInstance.ephemeral() as instance:
         yield lambda config: Deployment(config, Lake(str(tmp_path / "lake")), instance)
+
+
+def settle(deployment: Deployment, ticks: int = 4) -> None:
+    """Let the file sensor run what it finds until it finds nothing more."""
+    for _ in range(ticks):
+        requests = deployment.sensor("stale_days").run_requests
+        if not requests:
+            return
+        for request in requests:
+            deployment.follow(request)
+    pytest.fail(f"still stale after {ticks} ticks")
+
+
+def log(source: Path, number: int) -> Path:
+    """The file with the requests of a day."""
+    return source / f"data/demo/lending/logs/{day(number)}.parquet"
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:

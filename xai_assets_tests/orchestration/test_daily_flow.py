@@ -10,42 +10,15 @@ import polars as pl
 import pytest
 
 from xai_assets.config import MonitorConfig
-from xai_assets.flow.monitor import Monitor
-from xai_assets.flow.provenance import DAILY_TABLES, Provenance
-from xai_assets.flow.retention import apply_retention
+from xai_assets.flow.provenance import DAILY_TABLES
 from xai_assets.orchestration.jobs import RANGE_END, RANGE_START, daily_job_name
-from xai_assets.orchestration.sensors import ATTEMPTS
 from xai_assets_tests.conftest import DAYS, REFERENCE_DAYS, REQUESTS, day
-from xai_assets_tests.orchestration.conftest import Deployment, checks
+from xai_assets_tests.orchestration.conftest import FLOW, Deployment, checks, log
 
 pytestmark = pytest.mark.slow
 TABLES = tuple(t for t in DAILY_TABLES if t != "version_effects")  # which needs an earlier version of a model
-MEMORY = (
-    "attribution_histograms",
-    "residual_histograms",
-    "drift_scores",
-    "label_scores",
-    "error_stream",
-    "concept_drift",
-    "drift_alerts",
-)
 Deploy = Callable[[MonitorConfig], Deployment]
 Configure = Callable[..., MonitorConfig]
-
-
-def settle(deployment: Deployment, ticks: int = 4) -> None:
-    """Let the file sensor run what it finds until it finds nothing more."""
-    for _ in range(ticks):
-        requests = deployment.sensor("stale_days").run_requests
-        if not requests:
-            return
-        for request in requests:
-            deployment.follow(request)
-    pytest.fail(f"still stale after {ticks} ticks")
-
-
-def log(source: Path, number: int) -> Path:
-    return source / f"data/demo/lending/logs/{day(number)}.parquet"
 
 
 def test_a_range_runs_every_stage_once_and_a_second_run_recomputes_nothing(deploy: Deploy, lending: Configure) -> None:
@@ -75,7 +48,7 @@ def test_a_range_runs_every_stage_once_and_a_second_run_recomputes_nothing(deplo
 def test_sums_of_what_was_explained_agree_from_stage_to_stage(deploy: Deploy, lending: Configure) -> None:
     """Histograms against a plain recount of the stored attributions."""
     deployment = deploy(lending())
-    deployment.run(day(1), day(REFERENCE_DAYS + 1))
+    deployment.run(day(1), day(REFERENCE_DAYS + 1), tables=FLOW)
     lake, wanted = deployment.lake, day(REFERENCE_DAYS + 1)
     phi = lake.read("production_attributions", "lending", wanted)
     log_rows = lake.read("replay_log", "lending", wanted)
@@ -96,27 +69,27 @@ def test_sums_of_what_was_explained_agree_from_stage_to_stage(deploy: Deploy, le
 
 def test_before_the_reference_is_complete_later_stages_wait(deploy: Deploy, lending: Configure) -> None:
     deployment = deploy(lending())
-    result = deployment.run(day(1))
+    result = deployment.run(day(1), tables=FLOW)
     assert result.success
     assert deployment.lake.days("production_attributions", "lending") == [day(1)]
     for table in ("attribution_histograms", "drift_scores", "drift_alerts", "recommendations"):
         assert deployment.lake.days(table, "lending") == []
         assert deployment.metadata(table, day(1)) == {}
-    deployment.run(day(2), day(REFERENCE_DAYS))
+    deployment.run(day(2), day(REFERENCE_DAYS), tables=FLOW)
     assert deployment.lake.exists("reference_profile", "lending")
     assert deployment.lake.days("drift_scores", "lending") == [day(i) for i in range(2, REFERENCE_DAYS + 1)]
 
 
 def test_days_in_any_order_give_the_same_bytes(deploy: Deploy, lending: Configure, tmp_path: Path) -> None:
     deployment = deploy(lending())
-    deployment.run(day(1), day(DAYS))
+    deployment.run(day(1), day(DAYS), tables=FLOW)
     tables = ("drift_scores", "drift_alerts", "recommendations", "label_scores", "concept_drift")
     at_once = {(t, i): deployment.lake.read(t, "lending", day(i)) for t in tables for i in (8, DAYS)}
     shutil.rmtree(tmp_path / "lake")
-    deployment.run(day(1), day(REFERENCE_DAYS))
+    deployment.run(day(1), day(REFERENCE_DAYS), tables=FLOW)
     for number in range(DAYS, REFERENCE_DAYS, -1):
-        deployment.run(day(number))
-    deployment.run(day(1), day(DAYS))
+        deployment.run(day(number), tables=FLOW)
+    deployment.run(day(1), day(DAYS), tables=FLOW)
     for (table, number), frame in at_once.items():
         assert deployment.lake.read(table, "lending", day(number)).equals(frame), (table, number)
 
@@ -125,8 +98,8 @@ def test_the_first_days_alone_have_alerts_though_their_labels_are_not_complete(
     deploy: Deploy, lending: Configure
 ) -> None:
     deployment = deploy(lending())
-    deployment.run(day(1), day(REFERENCE_DAYS))
-    deployment.run(day(1), day(REFERENCE_DAYS))
+    deployment.run(day(1), day(REFERENCE_DAYS), tables=FLOW)
+    deployment.run(day(1), day(REFERENCE_DAYS), tables=FLOW)
     assert deployment.lake.days("drift_alerts", "lending") == [day(i) for i in range(1, REFERENCE_DAYS + 1)]
     assert deployment.lake.days("recommendations", "lending") == [day(i) for i in range(1, REFERENCE_DAYS + 1)]
 
@@ -135,9 +108,9 @@ def test_a_day_that_was_never_run_holds_up_no_later_day(deploy: Deploy, lending:
     """The schedule skips a day without a file; a week later labels of that day would be complete."""
     log(source, 5).unlink()
     deployment = deploy(lending(reference={"start_date": day(1), "end_date": day(3)}))
-    deployment.run(day(1), day(4))
-    deployment.run(day(6), day(11))
-    deployment.run(day(12))
+    deployment.run(day(1), day(4), tables=FLOW)
+    deployment.run(day(6), day(11), tables=FLOW)
+    deployment.run(day(12), tables=FLOW)
     assert deployment.lake.exists("recommendations", "lending", day(12))
 
 
@@ -154,7 +127,7 @@ def test_part_of_the_flow_can_be_run_as_a_backfill_from_the_ui_does(deploy: Depl
 def test_a_day_without_a_file_is_missing_not_no_drift(deploy: Deploy, lending: Configure, source: Path) -> None:
     log(source, 8).unlink()
     deployment = deploy(lending())
-    result = deployment.run(day(1), day(DAYS))
+    result = deployment.run(day(1), day(DAYS), tables=FLOW)
     assert result.success
     assert checks(result)["replay_log", "source_present"] is False
     assert deployment.metadata("replay_log", day(8))["status"] == "missing"
@@ -162,38 +135,11 @@ def test_a_day_without_a_file_is_missing_not_no_drift(deploy: Deploy, lending: C
     assert set(scores.filter(pl.col("window_days") == 1)["severity"]) <= {"insufficient"}
 
 
-def test_a_late_file_makes_its_day_and_the_windows_over_it_stale(
-    deploy: Deploy, lending: Configure, source: Path, tmp_path: Path
-) -> None:
-    kept = tmp_path / "late.parquet"
-    log(source, 8).rename(kept)
-    deployment = deploy(lending())
-    deployment.run(day(1), day(DAYS))
-    idle = deployment.sensor("stale_days")
-    assert idle.run_requests == []
-    assert "up to date" in idle.skip_message
-    kept.rename(log(source, 8))
-    tick = deployment.sensor("stale_days")
-    request = tick.run_requests[0]
-    assert request.tags["dagster/asset_partition_range_start"] == str(day(8))
-    untouched = deployment.lake.metadata("production_attributions", "lending", day(9))
-    deployment.follow(request)
-    assert deployment.metadata("replay_log", day(8))["status"] == "complete"
-    assert deployment.lake.row_count("production_attributions", "lending", day(8)) > 0
-    assert deployment.lake.metadata("production_attributions", "lending", day(9)) == untouched
-    settle(deployment)
-    seven = deployment.lake.read("drift_scores", "lending", day(DAYS)).filter(
-        (pl.col("window_days") == 7) & (pl.col("segment") == "overall") & (pl.col("role") == "production")
-    )
-    rows = sum(deployment.lake.row_count("divergence_set", "lending", day(i)) for i in range(DAYS - 6, DAYS + 1))
-    assert set(seven.filter((pl.col("population") == "all") & (pl.col("feature") != "*"))["row_count"]) == {rows}
-
-
 @pytest.mark.parametrize("rows", [0, 1])
 def test_days_of_no_and_of_one_row_run_through(deploy: Deploy, lending: Configure, source: Path, rows: int) -> None:
     pl.read_parquet(log(source, 9)).head(rows).write_parquet(log(source, 9))
     deployment = deploy(lending())
-    assert deployment.run(day(1), day(DAYS)).success
+    assert deployment.run(day(1), day(DAYS), tables=FLOW).success
     assert deployment.metadata("replay_log", day(9))["status"] == ("complete" if rows else "empty")
     assert deployment.lake.row_count("experimental_attributions", "lending", day(9)) == rows
     scores = deployment.lake.read("drift_scores", "lending", day(9)).filter(pl.col("window_days") == 1)
@@ -222,7 +168,7 @@ def test_one_bad_day_of_a_range_holds_up_no_other(deploy: Deploy, lending: Confi
     infinite = pl.read_parquet(log(source, 4)).with_columns(loan_amount=pl.lit(float("inf")))
     infinite.write_parquet(log(source, 4))
     deployment = deploy(lending())
-    result = deployment.run(day(1), day(DAYS))
+    result = deployment.run(day(1), day(DAYS), tables=FLOW)
     assert result.success
     outcome = checks(result)
     assert outcome["replay_log", "source_present"] is False
@@ -236,112 +182,8 @@ def test_one_bad_day_of_a_range_holds_up_no_other(deploy: Deploy, lending: Confi
     assert deployment.lake.row_count("quarantine", "lending", day(4)) == infinite.height
     assert not deployment.lake.exists("reference_profile", "lending"), "day 2 is part of the reference and unread"
     shutil.copy(log(source, 3), log(source, 2))  # another day's rows: all quarantined, so refused too
-    deployment.run(day(1), day(DAYS))
+    deployment.run(day(1), day(DAYS), tables=FLOW)
     assert deployment.lake.exists("recommendations", "lending", day(DAYS))
-
-
-def test_a_file_that_is_rotated_away_leaves_its_day_as_it_was(deploy: Deploy, lending: Configure, source: Path) -> None:
-    deployment = deploy(lending())
-    deployment.run(day(1), day(DAYS))
-    before = {t: deployment.lake.metadata(t, "lending", day(9)) for t in TABLES}
-    log(source, 9).unlink()
-    (source / f"data/demo/lending/labels/{day(9)}.parquet").unlink()
-    assert deployment.sensor("stale_days").run_requests == []
-    deployment.run(day(9))
-    assert {t: deployment.lake.metadata(t, "lending", day(9)) for t in TABLES} == before
-
-
-def test_a_reference_day_without_a_file_is_noted_and_the_monitor_starts(
-    deploy: Deploy, lending: Configure, source: Path
-) -> None:
-    log(source, 3).unlink()
-    deployment = deploy(lending())
-    settle(deployment)
-    assert deployment.metadata("replay_log", day(3))["status"] == "missing"
-    assert deployment.lake.days("recommendations", "lending") == [day(i) for i in range(1, DAYS + 1)]
-
-
-def test_what_is_past_retention_makes_nothing_stale_until_it_is_graded_otherwise(
-    deploy: Deploy, lending: Configure, source: Path
-) -> None:
-    kept = {"replay_log_days": 8, "quarantine_days": 7, "divergence_set_days": 7, "attributions_days": 7}
-
-    def with_budget(budget: str) -> Deployment:
-        config = lending(
-            reference={"start_date": day(1), "end_date": day(2)},
-            drift={"windows_days": [1, 3], "alarm_budget": budget},
-            labels={"complete_after_days": 2},
-            remediation={"mode": "observe", "train_window_days": 3},
-            retention=kept,
-        )
-        return deploy(config)
-
-    deployment = with_budget("1 per 30 days")
-    settle(deployment)
-    before = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
-    deleted = apply_retention(Monitor(deployment.config, deployment.lake))
-    assert deleted["production_attributions"] == [day(3), day(4), day(5)]
-    assert deployment.lake.exists("replay_log", "lending", day(2)), "reference days are kept"
-    assert deployment.sensor("stale_days").run_requests == []
-    deployment.run(day(1), day(DAYS))
-    after = {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t in MEMORY for i in range(1, DAYS + 1)}
-    assert after == before
-
-    # All days are graded by the new budget, those without rows and without files too.
-    log(source, 4).unlink()
-    apply_retention(Monitor(deployment.config, deployment.lake))
-    assert not deployment.lake.exists("replay_log", "lending", day(4))
-    deployment = with_budget("1 per 10 days")
-    settle(deployment)
-    provenance = Provenance(Monitor(deployment.config, deployment.lake))
-    for table in ("drift_scores", "label_scores", "drift_alerts", "recommendations"):
-        for i in range(1, DAYS + 1):
-            assert provenance.stored(table, day(i)) is not None
-            assert provenance.stored(table, day(i)) == provenance.expected(table, day(i)), (table, i)
-    assert {(t, i): deployment.lake.row_count(t, "lending", day(i)) for t, i in before if "histograms" in t} == {
-        key: rows for key, rows in before.items() if "histograms" in key[0]
-    }
-
-
-def test_a_profile_is_never_made_of_another_model_s_attributions(
-    deploy: Deploy, lending: Configure, source: Path
-) -> None:
-    deployment = deploy(lending(columns={"production_output": None, "experimental_output": None}))
-    deployment.run(day(1), day(REFERENCE_DAYS))
-    models = source / "data/demo/lending/models"
-    shutil.copy(models / "experimental.ubj", models / "production.ubj")
-    old = deployment.lake.metadata("reference_profile", "lending")["profile_hash"]
-    deployment.run(day(REFERENCE_DAYS + 1))
-    assert deployment.lake.metadata("reference_profile", "lending")["profile_hash"] == old
-    assert deployment.lake.days("drift_scores", "lending")[-1] == day(REFERENCE_DAYS)
-    settle(deployment)
-    assert deployment.lake.metadata("reference_profile", "lending")["profile_hash"] != old
-    assert deployment.lake.days("drift_scores", "lending")[-1] == day(DAYS)
-
-
-def test_the_sensor_waits_while_a_run_is_at_work_and_gives_up_on_a_lasting_failure(
-    deploy: Deploy, lending: Configure, source: Path
-) -> None:
-    deployment = deploy(lending())
-    job = deployment.defs.resolve_job_def(daily_job_name(deployment.config))
-    started = deployment.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    tick = deployment.sensor("stale_days")
-    assert tick.run_requests == []
-    assert "at work" in tick.skip_message
-    deployment.instance.report_run_canceled(started)
-    (source / "data/demo/lending/models/production.ubj").write_bytes(b"no model")
-    assert "could not be compared" in deployment.sensor("stale_days").skip_message
-    shutil.copy(
-        source / "data/demo/lending/models/experimental.ubj", source / "data/demo/lending/models/production.ubj"
-    )
-    request = deployment.sensor("stale_days").run_requests[0]
-    keys = [request.run_key]
-    for _ in range(ATTEMPTS):
-        failed = deployment.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
-        deployment.instance.report_run_failed(failed)
-        keys += [r.run_key for r in deployment.sensor("stale_days").run_requests]
-    assert len(keys) == len(set(keys)) == ATTEMPTS
-    assert "still stale" in deployment.sensor("stale_days").skip_message
 
 
 def test_a_file_of_all_days_that_grows_recomputes_only_the_new_day(
@@ -351,11 +193,11 @@ def test_a_file_of_all_days_that_grows_recomputes_only_the_new_day(
     whole = source / "data/demo/lending/whole.parquet"
     pl.concat(parts[:-1]).write_parquet(whole)
     deployment = deploy(lending(source={"path": "data/demo/lending/whole.parquet"}))
-    deployment.run(day(1), day(DAYS))
+    deployment.run(day(1), day(DAYS), tables=FLOW)
     assert deployment.metadata("replay_log", day(3))["rows_of_other_days"] > 0
     before = deployment.lake.metadata("production_attributions", "lending", day(3))
     pl.concat(parts).write_parquet(whole)
-    deployment.run(day(1), day(DAYS))
+    deployment.run(day(1), day(DAYS), tables=FLOW)
     assert deployment.lake.metadata("production_attributions", "lending", day(3)) == before
     assert deployment.metadata("production_attributions", day(3))["unchanged"]
     assert deployment.lake.row_count("production_attributions", "lending", day(DAYS)) == parts[-1].height
@@ -380,20 +222,6 @@ def test_logged_outputs_of_another_pipeline_are_reported(deploy: Deploy, lending
     assert report["replay_mismatch_rows"] == report["replay_checked_rows"] > 0
 
 
-def test_another_model_at_the_same_path_makes_days_stale(deploy: Deploy, lending: Configure, source: Path) -> None:
-    deployment = deploy(lending(columns={"production_output": None, "experimental_output": None}))
-    deployment.run(day(1), day(REFERENCE_DAYS + 1))
-    models = source / "data/demo/lending/models"
-    profile = deployment.lake.metadata("reference_profile", "lending")["profile_hash"]
-    shutil.copy(models / "experimental.ubj", models / "production.ubj")
-    tick = deployment.sensor("stale_days")
-    assert tick.run_requests[0].tags["dagster/asset_partition_range_start"] == str(day(1))
-    deployment.run(day(1), day(REFERENCE_DAYS + 1))
-    assert deployment.lake.metadata("reference_profile", "lending")["profile_hash"] != profile
-    delta = deployment.lake.read("divergence_set", "lending", day(2))["delta"]
-    assert delta.abs().max() == 0.0
-
-
 def test_a_pickle_as_model_is_refused_and_nothing_is_written(deploy: Deploy, lending: Configure, source: Path) -> None:
     import pickle
 
@@ -408,7 +236,7 @@ def test_a_pickle_as_model_is_refused_and_nothing_is_written(deploy: Deploy, len
 def test_sampled_days_estimate_the_whole(deploy: Deploy, lending: Configure) -> None:
     """Over the budget: weights of the histograms add up to all requests, divergent ones exactly."""
     deployment = deploy(lending(explanation={"budget_rows_per_day": 200}))
-    deployment.run(day(1), day(REFERENCE_DAYS + 1))
+    deployment.run(day(1), day(REFERENCE_DAYS + 1), tables=FLOW)
     wanted = day(REFERENCE_DAYS + 1)
     requests = deployment.lake.row_count("replay_log", "lending", wanted)
     assert deployment.lake.row_count("divergence_set", "lending", wanted) == 200 < requests
@@ -423,7 +251,7 @@ def test_sampled_days_estimate_the_whole(deploy: Deploy, lending: Configure) -> 
 def test_a_monitor_without_segments_goes_the_whole_way(deploy: Deploy, lending: Configure) -> None:
     """No context is the default, and what the starter writes."""
     deployment = deploy(lending(context=[], derived_context=[]))
-    assert deployment.run(day(1), day(DAYS)).success
+    assert deployment.run(day(1), day(DAYS), tables=FLOW).success
     scores = deployment.lake.read("drift_scores", "lending", day(DAYS))
     assert set(scores["segment"]) == {"overall"}
     assert scores.filter(pl.col("severity") != "insufficient").height > 0
